@@ -1,1 +1,29 @@
+//! What all services of the suite share. Each piece is used by all of them; nothing here knows what a service is for.
+//!
+//! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`auth`],
+//! [`admission`], [`gate`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`], [`job`], [`peer`]), and
+//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`server`]).
 
+pub mod clock;
+pub mod ids;
+pub mod money;
+
+pub mod fault;
+pub mod page;
+
+pub mod admission;
+pub mod auth;
+pub mod context;
+pub mod gate;
+
+pub mod consumer;
+pub mod feed;
+pub mod job;
+pub mod outbox;
+pub mod peer;
+pub mod sequencer;
+
+pub mod config;
+pub mod postgres;
+pub mod server;
+pub mod telemetry;

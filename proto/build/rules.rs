@@ -1,0 +1,257 @@
+//! From protovalidate options to Rust: one `impl Rules` per message, and the table of methods with their scopes.
+
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value};
+use std::fmt::Write as _;
+
+/// Options as the descriptor pool shows them.
+struct Options {
+    field: ExtensionDescriptor,
+    personal: ExtensionDescriptor,
+    scope: ExtensionDescriptor,
+}
+
+pub fn generate(pool: &DescriptorPool) -> String {
+    let extension = |name: &str| pool.get_extension_by_name(name).unwrap_or_else(|| panic!("extension {name} is not declared"));
+    let options = Options {
+        field: extension("buf.validate.field"),
+        personal: extension("koc.options.v1.personal"),
+        scope: extension("koc.options.v1.scope"),
+    };
+    let mut code = String::from("// Generated from the proto files; see build/rules.rs.\n");
+    for message in pool.all_messages().filter(|m| m.package_name().starts_with("koc.")) {
+        message_impl(&mut code, &message, &options);
+    }
+    methods(&mut code, pool, &options);
+    code
+}
+
+fn message_impl(code: &mut String, message: &MessageDescriptor, options: &Options) {
+    let area = message.package_name().split('.').nth(1).unwrap_or_default();
+    let mut check = String::new();
+    let mut strip = String::new();
+    for field in message.fields() {
+        assert!(
+            field.containing_oneof().is_none_or(|o| o.is_synthetic()),
+            "{}: fields of a oneof are not supported by the checker",
+            field.full_name()
+        );
+        check_field(&mut check, &field, options);
+        strip_field(&mut strip, &field, options);
+    }
+    let programme = match message.get_field_by_name("programme_id") {
+        Some(_) => "Some(self.programme_id.as_str())",
+        None => "None",
+    };
+    let request_id = match message.get_field_by_name("request_id") {
+        Some(_) => "Some(self.request_id.as_str())",
+        None => "None",
+    };
+    let request = message.name().ends_with("Request");
+    let arg = |body: &str, name: &str| if body.is_empty() { format!("_{name}") } else { name.to_owned() };
+    writeln!(
+        code,
+        "impl crate::rules::Rules for {ty} {{\n\
+         const REQUEST: bool = {request};\n\
+         const NAME: &'static str = \"{name}\";\n\
+         const DOMAIN: &'static str = \"{area}.koc\";\n\
+         fn check(&self, {c}: &mut crate::rules::Checker) {{\n{check}}}\n\
+         fn strip_personal(&mut self) {{\n{strip}}}\n\
+         fn programme_id(&self) -> Option<&str> {{ {programme} }}\n\
+         fn request_id(&self) -> Option<&str> {{ {request_id} }}\n}}",
+        name = message.full_name(),
+        ty = rust_type(message),
+        c = arg(&check, "c"),
+    )
+    .expect("writing to a string");
+}
+
+fn check_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
+    let rules = rules_of(field.options(), &options.field);
+    let name = field.name();
+    let ignore = rules.as_ref().map_or(0, |r| number(r, "ignore"));
+    if ignore == 3 {
+        return;
+    }
+    let mut body = String::new();
+    if field.is_list() {
+        list_rules(&mut body, field, rules.as_ref());
+    } else if let Kind::Message(inner) = field.kind() {
+        if flag(rules.as_ref(), "required") {
+            writeln!(body, "if self.{name}.is_none() {{ c.missing(); }}").expect("writing to a string");
+        }
+        if inner.package_name().starts_with("koc.") {
+            writeln!(body, "if let Some(v) = &self.{name} {{ crate::rules::Rules::check(v, c); }}").expect("writing to a string");
+        }
+    } else if let Some(rules) = &rules {
+        let tests = scalar_rules(field, rules);
+        if field.supports_presence() {
+            writeln!(body, "if let Some(v) = &self.{name} {{ {tests} }}").expect("writing to a string");
+        } else if ignore == 1 {
+            writeln!(body, "if crate::rules::is_set(&self.{name}) {{ let v = &self.{name}; {tests} }}")
+                .expect("writing to a string");
+        } else {
+            writeln!(body, "{{ let v = &self.{name}; {tests} }}").expect("writing to a string");
+        }
+    }
+    if !body.is_empty() {
+        writeln!(code, "c.enter(\"{name}\");\n{body}c.leave();").expect("writing to a string");
+    }
+}
+
+fn list_rules(body: &mut String, field: &FieldDescriptor, rules: Option<&DynamicMessage>) {
+    let name = field.name();
+    let list = rules.and_then(|r| sub(r, "repeated"));
+    let mut items = None;
+    if let Some(list) = &list {
+        known(list, &["min_items", "max_items", "unique", "items"], field);
+        if list.has_field_by_name("min_items") {
+            writeln!(body, "c.min_items(self.{name}.len(), {});", number(list, "min_items")).expect("writing to a string");
+        }
+        if list.has_field_by_name("max_items") {
+            writeln!(body, "c.max_items(self.{name}.len(), {});", number(list, "max_items")).expect("writing to a string");
+        }
+        if flag(Some(list), "unique") {
+            writeln!(body, "c.unique(&self.{name});").expect("writing to a string");
+        }
+        items = sub(list, "items");
+    }
+    if items.as_ref().is_some_and(|i| number(i, "ignore") == 3) {
+        return;
+    }
+    let test = match field.kind() {
+        Kind::Message(inner) if inner.package_name().starts_with("koc.") => "crate::rules::Rules::check(v, c);".to_owned(),
+        Kind::Message(_) => return,
+        _ => match items {
+            Some(items) => scalar_rules(field, &items),
+            None => return,
+        },
+    };
+    writeln!(body, "for (i, v) in self.{name}.iter().enumerate() {{ c.at(i); {test} c.leave(); }}").expect("writing to a string");
+}
+
+/// Tests on `v`, a reference to the field's value.
+fn scalar_rules(field: &FieldDescriptor, rules: &DynamicMessage) -> String {
+    let mut tests = String::new();
+    let kind = match field.kind() {
+        Kind::String => "string",
+        Kind::Bytes => "bytes",
+        Kind::Int32 => "int32",
+        Kind::Int64 => "int64",
+        Kind::Double => "double",
+        Kind::Enum(_) => "enum",
+        other => panic!("{}: rules on {other:?} are not supported", field.full_name()),
+    };
+    for (set, _) in rules.fields() {
+        let name = set.name();
+        assert!(["required", "ignore", kind].contains(&name), "{}: rules of {name} on a {kind}", field.full_name());
+    }
+    assert!(!flag(Some(rules), "required"), "{}: say min_len or not_in instead of required on a scalar", field.full_name());
+    let Some(rules) = sub(rules, kind) else { return tests };
+    for (rule, value) in rules.fields() {
+        let rule = rule.name().to_owned();
+        match (kind, rule.as_str(), value) {
+            ("string", "min_len", v) => write!(tests, "c.min_len(v, {});", int(v)),
+            ("string", "max_len", v) => write!(tests, "c.max_len(v, {});", int(v)),
+            ("string", "uuid", _) => write!(tests, "c.uuid(v);"),
+            ("string", "pattern", Value::String(p)) => write!(
+                tests,
+                "{{ static RE: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| crate::rules::pattern({p:?})); c.pattern(v, &RE); }}"
+            ),
+            ("bytes", "min_len", v) => write!(tests, "c.min_bytes(v, {});", int(v)),
+            ("bytes", "max_len", v) => write!(tests, "c.max_bytes(v, {});", int(v)),
+            ("int32" | "int64", "lt" | "lte" | "gt" | "gte", v) => write!(tests, "c.int_{rule}(i64::from(*v), {});", int(v)),
+            ("double", "lt" | "lte" | "gt" | "gte", Value::F64(v)) => write!(tests, "c.double_{rule}(*v, {v:?});"),
+            ("double", "finite", _) => write!(tests, "c.finite(*v);"),
+            ("enum", "defined_only", _) => {
+                let Kind::Enum(e) = field.kind() else { unreachable!("kind is enum") };
+                let numbers: Vec<i32> = e.values().map(|v| v.number()).collect();
+                write!(tests, "c.defined(*v, &{numbers:?});")
+            }
+            ("enum", "not_in", Value::List(not)) => {
+                let numbers: Vec<i64> = not.iter().map(int).collect();
+                write!(tests, "c.not_in(*v, &{numbers:?});")
+            }
+            (_, other, _) => panic!("{}: the checker does not know the rule {kind}.{other}", field.full_name()),
+        }
+        .expect("writing to a string");
+    }
+    tests
+}
+
+fn strip_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
+    let name = field.name();
+    if field.options().get_extension(&options.personal).as_bool() == Some(true) {
+        writeln!(code, "self.{name} = Default::default();").expect("writing to a string");
+        return;
+    }
+    if let Kind::Message(inner) = field.kind()
+        && inner.package_name().starts_with("koc.")
+    {
+        // A list and an option both iterate over what they hold.
+        writeln!(code, "for v in self.{name}.iter_mut() {{ crate::rules::Rules::strip_personal(v); }}")
+            .expect("writing to a string");
+    }
+}
+
+fn methods(code: &mut String, pool: &DescriptorPool, options: &Options) {
+    code.push_str(
+        "/// Every method of the suite with the scope it declares.\npub static METHODS: &[crate::rules::Method] = &[\n",
+    );
+    for service in pool.services() {
+        for method in service.methods() {
+            let scope = method.options().get_extension(&options.scope).as_str().unwrap_or_default().to_owned();
+            writeln!(
+                code,
+                "crate::rules::Method {{ path: \"/{}/{}\", service: \"{}\", scope: {scope:?} }},",
+                service.full_name(),
+                method.name(),
+                service.full_name(),
+            )
+            .expect("writing to a string");
+        }
+    }
+    code.push_str("];\n");
+}
+
+fn rust_type(message: &MessageDescriptor) -> String {
+    assert!(message.parent_message().is_none(), "{}: nested messages are not supported", message.full_name());
+    format!("crate::{}::{}", message.package_name().replace('.', "::"), message.name())
+}
+
+fn rules_of(options: DynamicMessage, extension: &ExtensionDescriptor) -> Option<DynamicMessage> {
+    options.has_extension(extension).then(|| options.get_extension(extension).as_message().cloned()).flatten()
+}
+
+fn sub(message: &DynamicMessage, field: &str) -> Option<DynamicMessage> {
+    message.has_field_by_name(field).then(|| message.get_field_by_name(field)?.as_message().cloned()).flatten()
+}
+
+fn known(message: &DynamicMessage, names: &[&str], field: &FieldDescriptor) {
+    for (set, _) in message.fields() {
+        assert!(names.contains(&set.name()), "{}: the checker does not know the rule {}", field.full_name(), set.name());
+    }
+    assert!(
+        message.unknown_fields().next().is_none(),
+        "{}: a rule that the suite's validate.proto does not declare",
+        field.full_name()
+    );
+}
+
+fn flag(message: Option<&DynamicMessage>, field: &str) -> bool {
+    message.is_some_and(|m| m.get_field_by_name(field).is_some_and(|v| v.as_bool() == Some(true)))
+}
+
+fn number(message: &DynamicMessage, field: &str) -> i64 {
+    message.get_field_by_name(field).map_or(0, |v| int(&v))
+}
+
+fn int(value: &Value) -> i64 {
+    match *value {
+        Value::I32(v) => v.into(),
+        Value::I64(v) => v,
+        Value::U32(v) => v.into(),
+        Value::U64(v) => i64::try_from(v).expect("a rule's number fits in 63 bits"),
+        Value::EnumNumber(v) => v.into(),
+        _ => panic!("not a whole number: {value:?}"),
+    }
+}

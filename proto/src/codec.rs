@@ -1,0 +1,82 @@
+//! The one place where requests are validated: the codec that every generated server and client uses. Streams too: each
+//! message is checked as it is decoded.
+
+use crate::rules::{Rules, Violation};
+use std::{collections::HashMap, marker::PhantomData};
+use tonic::{
+    Code, Status,
+    codec::{Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// A prost codec whose decoder refuses requests that break the rules in their proto.
+#[derive(Debug, Clone)]
+pub struct ValidatingCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for ValidatingCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for ValidatingCodec<T, U>
+where
+    T: prost::Message + Send + 'static,
+    U: prost::Message + Rules + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ValidatingDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ValidatingDecoder(ProstCodec::<T, U>::default().decoder())
+    }
+}
+
+/// Decodes, then checks.
+#[derive(Debug)]
+pub struct ValidatingDecoder<U>(ProstDecoder<U>);
+
+impl<U: prost::Message + Rules + Default> Decoder for ValidatingDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // Bytes that are no message are the caller's fault; tonic would call them INTERNAL.
+        let decoded = self.0.decode(buf).map_err(|status| match status.code() {
+            Code::Internal => {
+                let details = ErrorDetails::with_error_info("MALFORMED_MESSAGE", U::DOMAIN, HashMap::<String, String>::new());
+                Status::with_error_details(Code::InvalidArgument, "the message could not be decoded", details)
+            }
+            _ => status,
+        })?;
+        let Some(message) = decoded else { return Ok(None) };
+        if U::REQUEST {
+            let violations = message.violations();
+            if !violations.is_empty() {
+                return Err(invalid(U::DOMAIN, violations));
+            }
+        }
+        Ok(Some(message))
+    }
+}
+
+/// INVALID_ARGUMENT with every violation as a field violation and the reason FIELD_VIOLATIONS.
+pub fn invalid(domain: &str, violations: Vec<Violation>) -> Status {
+    let message = match violations.as_slice() {
+        [one] => format!("{}: {} ({})", one.field, one.description, one.rule),
+        many => format!("{} fields break a rule; see the details", many.len()),
+    };
+    let mut details =
+        ErrorDetails::with_error_info("FIELD_VIOLATIONS", domain, [("count".to_owned(), violations.len().to_string())]);
+    for violation in violations {
+        details.add_bad_request_violation(violation.field, format!("{} ({})", violation.description, violation.rule));
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}

@@ -1,0 +1,145 @@
+//! The door: each call is let in with a known caller, a scope, a deadline and a place among those at work, or it is turned away
+//! before its message is read.
+
+use crate::{
+    auth::{ACTOR_HEADER, Caller, Keys, act_as},
+    context::{Current, DEFAULT_DEADLINE, MAX_DEADLINE, parse_timeout, scope},
+    fault::Fault,
+};
+use futures::future::BoxFuture;
+use koc_proto::rules::Method;
+use opentelemetry::{KeyValue, metrics::Histogram};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tonic::body::Body;
+
+/// Calls at work at once; those beyond it are asked to come back.
+const MAX_CALLS: usize = 2_048;
+
+/// A method without a scope, found when a service starts.
+#[derive(Debug, thiserror::Error)]
+#[error("the method {0} declares no scope; it cannot be served")]
+pub struct ScopeMissing(&'static str);
+
+struct Shared {
+    methods: HashMap<&'static str, Method>,
+    keys: Keys,
+    slots: Arc<Semaphore>,
+    domain: &'static str,
+    duration: Histogram<f64>,
+}
+
+/// The layer that lets calls in.
+#[derive(Clone)]
+pub struct Admission(Arc<Shared>);
+
+impl Admission {
+    /// For the methods of one package, e.g. `koc.registry.v1`. Fails when one of them declares no scope.
+    pub fn new(package: &str, domain: &'static str, keys: Keys) -> Result<Self, ScopeMissing> {
+        let mut methods = HashMap::new();
+        for method in koc_proto::METHODS.iter().filter(|m| m.service.starts_with(package)) {
+            if method.scope.is_empty() {
+                return Err(ScopeMissing(method.path));
+            }
+            methods.insert(method.path, *method);
+        }
+        let duration = opentelemetry::global::meter("koc")
+            .f64_histogram("rpc.server.call.duration")
+            .with_unit("s")
+            .with_description("Time from a call's arrival to its answer's head")
+            .build();
+        Ok(Self(Arc::new(Shared { methods, keys, slots: Arc::new(Semaphore::new(MAX_CALLS)), domain, duration })))
+    }
+}
+
+impl Shared {
+    fn caller(&self, method: &Method, headers: &http::HeaderMap) -> Result<Arc<Caller>, Fault> {
+        let token = headers
+            .get(http::header::AUTHORIZATION)
+            .ok_or_else(|| Fault::unauthenticated("TOKEN_MISSING", "the call carries no `authorization: Bearer …` header"))?
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or_else(|| Fault::unauthenticated("TOKEN_INVALID", "the authorization header is not `Bearer …`"))?;
+        let caller = self.keys.verify(token)?;
+        if !caller.has_scope(method.scope) {
+            let message = format!("the token lacks the scope {}", method.scope);
+            return Err(Fault::denied("SCOPE_MISSING", message).with("scope", method.scope));
+        }
+        let actor = headers.get(ACTOR_HEADER).map(|v| v.to_str().unwrap_or_default());
+        act_as(caller, actor)
+    }
+}
+
+impl<S> tower::Layer<S> for Admission {
+    type Service = Admitting<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Admitting { inner, shared: self.0.clone() }
+    }
+}
+
+/// A service behind the door.
+#[derive(Clone)]
+pub struct Admitting<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> tower::Service<http::Request<Body>> for Admitting<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        let Some(method) = self.shared.methods.get(path).copied() else {
+            // Health and reflection say what the server is, to anyone; of all else the router says UNIMPLEMENTED.
+            return Box::pin(self.inner.call(request));
+        };
+        let started = Instant::now();
+        let shared = self.shared.clone();
+        let turn_away = |fault: Fault| Ok(fault.into_status(shared.domain).into_http());
+        let caller = match shared.caller(&method, request.headers()) {
+            Ok(caller) => caller,
+            Err(fault) => return Box::pin(std::future::ready(turn_away(fault))),
+        };
+        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+            let fault = Fault::overloaded("TOO_MANY_CALLS", "too many calls are at work");
+            return Box::pin(std::future::ready(turn_away(fault)));
+        };
+        let asked = request.headers().get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(parse_timeout);
+        let deadline = started + asked.unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
+        let current = Current { deadline, actor: caller.actor.clone() };
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(current.clone());
+        let work = self.inner.call(request);
+        Box::pin(async move {
+            let answer = match tokio::time::timeout_at(deadline, scope(current, work)).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(Fault::deadline().into_status(shared.domain).into_http()),
+            };
+            let status =
+                answer.as_ref().ok().and_then(|r| r.headers().get("grpc-status")?.to_str().ok()).unwrap_or("0").to_owned();
+            let labels = [KeyValue::new("rpc.method", method.path), KeyValue::new("rpc.grpc.status_code", status)];
+            shared.duration.record(started.elapsed().as_secs_f64(), &labels);
+            drop(slot);
+            answer
+        })
+    }
+}

@@ -1,0 +1,309 @@
+//! Reading the feed of another service: each change has its effect once. The cursor moves in the transaction of the effect; a
+//! change that cannot be applied is parked with the later ones of its subject, tried again, and shows in the metrics.
+
+use crate::{
+    context::{self, Current, MAX_DEADLINE},
+    fault::is_transient,
+    peer::PeerChannel,
+    postgres::Db,
+};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use koc_proto::koc::feed::v1::Change;
+use opentelemetry::{KeyValue, metrics::Gauge, trace::TraceContextExt};
+use prost::Message;
+use sqlx::{Acquire, PgConnection};
+use std::{sync::Arc, time::Duration};
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use uuid::Uuid;
+
+/// Changes applied in one transaction.
+const BATCH: usize = 50;
+/// How often parked facts are looked at.
+const PARKED_POLL: Duration = Duration::from_secs(1);
+/// The first wait of a parked fact; it doubles up to [`MAX_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(300);
+/// Wait after a broken stream.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// Why an effect did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// Passes by itself: the change is tried again and nothing overtakes it.
+    #[error("{0}")]
+    Transient(String),
+    /// Does not pass by itself: the change is parked.
+    #[error("{0}")]
+    Park(String),
+}
+
+impl From<sqlx::Error> for EffectError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_transient(&error) { Self::Transient(error.to_string()) } else { Self::Park(error.to_string()) }
+    }
+}
+
+/// What a change does here.
+#[async_trait]
+pub trait Effect: Send + Sync {
+    async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError>;
+}
+
+/// A feed of another service.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Changes after a position, with the position reached.
+    async fn watch(&self, after: i64) -> Result<BoxStream<'static, Result<(Vec<Change>, i64), Status>>, Status>;
+}
+
+/// Makes a [`Source`] of one package's FeedService, e.g. `feed_source!(RegistryFeed, koc_proto::koc::registry::v1)`.
+#[macro_export]
+macro_rules! feed_source {
+    ($name:ident, $pb:path) => {
+        /// The feed of a peer.
+        pub struct $name(pub $crate::peer::PeerChannel);
+
+        #[async_trait::async_trait]
+        impl $crate::consumer::Source for $name {
+            async fn watch(
+                &self,
+                after: i64,
+            ) -> Result<
+                futures::stream::BoxStream<'static, Result<(Vec<koc_proto::koc::feed::v1::Change>, i64), tonic::Status>>,
+                tonic::Status,
+            > {
+                use $pb as source_pb;
+                let mut client = source_pb::feed_service_client::FeedServiceClient::new(self.0.clone());
+                let request = source_pb::WatchChangesRequest { programme_id: String::new(), after_position: after };
+                let stream = client.watch_changes(request).await?.into_inner();
+                Ok(Box::pin(futures::StreamExt::map(stream, |m| m.map(|m| (m.changes, m.through_position)))))
+            }
+        }
+    };
+}
+
+/// The type of the channel that sources are made from.
+pub type SourceChannel = PeerChannel;
+
+/// Reads one feed.
+pub struct Consumer {
+    db: Db,
+    name: &'static str,
+    source: Arc<dyn Source>,
+    effect: Arc<dyn Effect>,
+    parked: Gauge<i64>,
+    position: Gauge<i64>,
+}
+
+impl Consumer {
+    /// `name` is that of the service whose feed it is.
+    pub fn new(db: Db, name: &'static str, source: Arc<dyn Source>, effect: Arc<dyn Effect>) -> Self {
+        let meter = opentelemetry::global::meter("koc");
+        let parked =
+            meter.i64_gauge("koc.consumer.parked").with_description("Facts that wait because they could not be applied").build();
+        let position = meter.i64_gauge("koc.consumer.position").with_description("How far the feed is read").build();
+        Self { db, name, source, effect, parked, position }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let retrying = async {
+            loop {
+                if let Err(error) = self.retry_parked().await {
+                    tracing::warn!(source = self.name, error = %error, "parked facts could not be tried again");
+                }
+                tokio::time::sleep(PARKED_POLL).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(error) = self.follow().await {
+                    tracing::debug!(source = self.name, error = %error, "the feed broke off; calling again");
+                }
+                tokio::time::sleep(RECONNECT).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = retrying => {}
+            () = reading => {}
+        }
+    }
+
+    async fn follow(&self) -> Result<(), EffectError> {
+        let pull = tracing::info_span!("feed pull", source = self.name, otel.kind = "client");
+        let mut position = self.cursor().await?;
+        let refused = |status: Status| EffectError::Transient(format!("{:?}: {}", status.code(), status.message()));
+        // A stream has no end: no deadline goes with it.
+        let mut stream = self.source.watch(position).instrument(pull.clone()).await.map_err(refused)?;
+        while let Some(message) = stream.next().await {
+            let (changes, through) = message.map_err(refused)?;
+            for chunk in changes.chunks(BATCH) {
+                let reached = chunk.last().map_or(position, |c| c.position);
+                self.apply_chunk(position, chunk, reached, &pull).await?;
+                position = reached;
+            }
+            if through > position {
+                // Changes of nobody's interest: the cursor moves all the same.
+                self.apply_chunk(position, &[], through, &pull).await?;
+                position = through;
+            }
+            self.position.record(position, &[KeyValue::new("source", self.name)]);
+        }
+        Ok(())
+    }
+
+    async fn cursor(&self) -> Result<i64, sqlx::Error> {
+        let position = sqlx::query_scalar("SELECT position FROM feed_cursor WHERE source = $1").bind(self.name);
+        Ok(position.fetch_optional(self.db.pool()).await?.unwrap_or(0))
+    }
+
+    async fn apply_chunk(&self, from: i64, changes: &[Change], to: i64, pull: &tracing::Span) -> Result<(), EffectError> {
+        let mut tx = self.db.begin().await?;
+        // The cursor's row is the lock: another replica that read the same changes finds it moved and reads again.
+        sqlx::query("INSERT INTO feed_cursor (source, position, update_time) VALUES ($1, 0, koc_now()) ON CONFLICT DO NOTHING")
+            .bind(self.name)
+            .execute(&mut *tx)
+            .await?;
+        let moved =
+            sqlx::query("UPDATE feed_cursor SET position = $3, update_time = koc_now() WHERE source = $1 AND position = $2")
+                .bind(self.name)
+                .bind(from)
+                .bind(to)
+                .execute(&mut *tx)
+                .await?;
+        if moved.rows_affected() == 0 {
+            return Err(EffectError::Transient("another replica moved the cursor".into()));
+        }
+        for change in changes {
+            self.apply_one(&mut tx, change, pull).await?;
+        }
+        tx.commit().await?;
+        self.db.wake();
+        Ok(())
+    }
+
+    async fn apply_one(&self, conn: &mut PgConnection, change: &Change, pull: &tracing::Span) -> Result<(), EffectError> {
+        let subject = Uuid::try_parse(&change.subject_id).unwrap_or_default();
+        let waiting: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM parked_fact WHERE source = $1 AND subject_id = $2)")
+            .bind(self.name)
+            .bind(subject)
+            .fetch_one(&mut *conn)
+            .await?;
+        if waiting {
+            return self.park(conn, change, subject, "an earlier fact of its subject is parked").await;
+        }
+        match self.attempt(conn, change, Some(pull)).await {
+            Ok(()) => Ok(()),
+            Err(EffectError::Park(reason)) => {
+                tracing::warn!(source = self.name, position = change.position, subject = %subject, reason, "a fact is parked");
+                self.park(conn, change, subject, &reason).await
+            }
+            Err(transient) => Err(transient),
+        }
+    }
+
+    /// Applies a change in a savepoint, in a span that continues the trace of what caused it.
+    async fn attempt(&self, conn: &mut PgConnection, change: &Change, pull: Option<&tracing::Span>) -> Result<(), EffectError> {
+        let type_url = change.fact.as_ref().map_or("", |f| f.type_url.as_str());
+        let fact = type_url.rsplit('.').next().unwrap_or_default();
+        let span = tracing::info_span!("apply fact", otel.name = %format!("apply {fact}"), otel.kind = "consumer", source = self.name,
+            position = change.position, fact);
+        context::set_parent(&span, &change.traceparent);
+        if let Some(pull) = pull {
+            span.add_link(pull.context().span().span_context().clone());
+        }
+        let current = Current { deadline: tokio::time::Instant::now() + MAX_DEADLINE, actor: "feed".into() };
+        let work = async {
+            let mut savepoint = conn.begin().await?;
+            match self.effect.apply(&mut savepoint, change).await {
+                Ok(()) => Ok(savepoint.commit().await?),
+                Err(error) => {
+                    savepoint.rollback().await?;
+                    Err(error)
+                }
+            }
+        };
+        context::scope(current, work.instrument(span)).await
+    }
+
+    async fn park(&self, conn: &mut PgConnection, change: &Change, subject: Uuid, reason: &str) -> Result<(), EffectError> {
+        sqlx::query(
+            "INSERT INTO parked_fact (source, position, subject_id, change, reason, attempts, next_attempt_time)
+             VALUES ($1, $2, $3, $4, $5, 1, koc_now() + $6 * interval '1 second')
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(self.name)
+        .bind(change.position)
+        .bind(subject)
+        .bind(change.encode_to_vec())
+        .bind(reason)
+        .bind(FIRST_WAIT.as_secs_f64())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    /// Tries the first parked fact of each subject again, when it is due.
+    async fn retry_parked(&self) -> Result<(), EffectError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM parked_fact WHERE source = $1")
+            .bind(self.name)
+            .fetch_one(self.db.pool())
+            .await?;
+        self.parked.record(count, &[KeyValue::new("source", self.name)]);
+        let mut remaining = count;
+        while remaining > 0 && self.retry_one().await? {
+            remaining -= 1;
+        }
+        Ok(())
+    }
+
+    async fn retry_one(&self) -> Result<bool, EffectError> {
+        let mut tx = self.db.begin().await?;
+        let due: Option<(i64, Vec<u8>, i32)> = sqlx::query_as(
+            "SELECT p.position, p.change, p.attempts FROM parked_fact AS p
+             WHERE p.source = $1 AND p.next_attempt_time <= koc_now()
+               AND NOT EXISTS (SELECT FROM parked_fact AS e
+                               WHERE e.source = p.source AND e.subject_id = p.subject_id AND e.position < p.position)
+             ORDER BY p.position LIMIT 1
+             FOR UPDATE SKIP LOCKED",
+        )
+        .bind(self.name)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((position, bytes, attempts)) = due else { return Ok(false) };
+        let change = Change::decode(bytes.as_slice()).map_err(|e| EffectError::Transient(e.to_string()))?;
+        match self.attempt(&mut tx, &change, None).await {
+            Ok(()) => {
+                sqlx::query("DELETE FROM parked_fact WHERE source = $1 AND position = $2")
+                    .bind(self.name)
+                    .bind(position)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            Err(error) => {
+                let doublings = u32::try_from(attempts).unwrap_or(0).min(16);
+                let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(MAX_WAIT);
+                sqlx::query(
+                    "UPDATE parked_fact
+                     SET attempts = attempts + 1, reason = $3, next_attempt_time = koc_now() + $4 * interval '1 second'
+                     WHERE source = $1 AND position = $2",
+                )
+                .bind(self.name)
+                .bind(position)
+                .bind(error.to_string())
+                .bind(wait.as_secs_f64())
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        self.db.wake();
+        Ok(true)
+    }
+}

@@ -1,0 +1,203 @@
+//! Postgres: a pool on the service's schema with the application role, and migrations with the owner role.
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use std::{str::FromStr, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// Longest statement; calls end sooner by their deadline.
+const STATEMENT_TIMEOUT: &str = "60s";
+/// Longest wait for a row that another transaction holds.
+const LOCK_TIMEOUT: &str = "10s";
+/// A transaction that does nothing for so long is ended by the server.
+const IDLE_TRANSACTION_TIMEOUT: &str = "60s";
+/// Longest wait for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The tables that all services have, as migrations with versions below those of the services.
+pub static CHASSIS_MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// A service's database.
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+    schema: &'static str,
+    facts: Arc<Notify>,
+    jobs: Arc<Notify>,
+}
+
+/// A service's schema: its name, its migrations, and the tables whose rows never change.
+#[derive(Clone, Copy)]
+pub struct Schema {
+    pub name: &'static str,
+    /// Versions from 1001 on.
+    pub migrations: &'static Migrator,
+    /// Tables in which the application role can neither update nor delete.
+    pub append_only: &'static [&'static str],
+}
+
+/// Why a database is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("the database address is not of the form postgres://user:password@host:port/database")]
+    Address(#[source] sqlx::Error),
+    #[error("the schema {schema} is at version {found}, this program needs {needed}: run `koc migrate {schema}`")]
+    NotMigrated { schema: &'static str, found: i64, needed: i64 },
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("the migration failed")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+fn options(url: &str, schema: &'static str) -> Result<PgConnectOptions, DatabaseError> {
+    Ok(PgConnectOptions::from_str(url)
+        .map_err(DatabaseError::Address)?
+        .application_name(&format!("koc-{schema}"))
+        .options([("search_path", schema)]))
+}
+
+impl Db {
+    /// A pool of at most `connections`; connects when first used.
+    pub fn new(url: &str, schema: &'static str, connections: u32) -> Result<Self, DatabaseError> {
+        let options = options(url, schema)?
+            .options([
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                ("lock_timeout", LOCK_TIMEOUT),
+                ("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT),
+            ])
+            .log_statements(tracing::log::LevelFilter::Trace);
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        Ok(Self { pool, schema, facts: Arc::default(), jobs: Arc::default() })
+    }
+
+    /// Waits until the database answers and its schema is as new as `schema` needs. A missing migration is an error at once: it
+    /// is made by a command, never at serve.
+    pub async fn ready(&self, schema: &Schema) -> Result<(), DatabaseError> {
+        let needed = schema.migrations.iter().map(|m| m.version).max().unwrap_or(0);
+        loop {
+            let found = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&self.pool)
+                .await;
+            match found {
+                Ok(Some(found)) if found >= needed => return Ok(()),
+                Ok(found) => {
+                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: found.unwrap_or(0), needed });
+                }
+                // 42P01: the table is not there at all.
+                Err(error) if error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("42P01")) => {
+                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: 0, needed });
+                }
+                Err(error) if crate::fault::is_transient(&error) => {
+                    tracing::warn!(error = %error, "waiting for the database");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub fn schema(&self) -> &'static str {
+        self.schema
+    }
+
+    /// Begins a transaction whose statements end, in the database too, when the present call's deadline does.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        if crate::context::current().is_some() {
+            let left = crate::context::time_left().as_millis().clamp(1, 60_000);
+            sqlx::query("SELECT set_config('statement_timeout', $1, true)").bind(left.to_string()).execute(&mut *tx).await?;
+        }
+        Ok(tx)
+    }
+
+    /// Says that facts or jobs were committed.
+    pub fn wake(&self) {
+        self.facts.notify_one();
+        self.jobs.notify_waiters();
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.facts.notified().await;
+    }
+
+    pub(crate) async fn jobs_woken(&self) {
+        self.jobs.notified().await;
+    }
+
+    pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, sqlx::Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(channel).await?;
+        Ok(listener)
+    }
+}
+
+/// Brings a schema to its newest version with the owner role, and gives the application role what it may do: read and write rows,
+/// and only add them in append-only tables. Runs any number of times.
+pub async fn migrate(owner_url: &str, schema: &Schema, app_role: &str) -> Result<(), DatabaseError> {
+    let mut conn = options(owner_url, schema.name)?.log_statements(tracing::log::LevelFilter::Trace).connect().await?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
+        .bind(schema.name)
+        .fetch_one(&mut conn)
+        .await?;
+    if !exists {
+        execute(&mut conn, format!("CREATE SCHEMA {}", ident(schema.name))).await?;
+    }
+    let all = CHASSIS_MIGRATIONS.iter().chain(schema.migrations.iter()).cloned().collect();
+    Migrator::with_migrations(all).run(&mut conn).await?;
+
+    let (schema_name, role) = (ident(schema.name), ident(app_role));
+    for grant in [
+        format!("GRANT USAGE ON SCHEMA {schema_name} TO {role}"),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_name} TO {role}"),
+        format!("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema_name} TO {role}"),
+        format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema_name} TO {role}"),
+        format!("REVOKE INSERT, UPDATE, DELETE ON {schema_name}._sqlx_migrations FROM {role}"),
+    ] {
+        execute(&mut conn, grant).await?;
+    }
+    for table in schema.append_only.iter().chain(&["audit_entry"]) {
+        execute(&mut conn, format!("REVOKE UPDATE, DELETE, TRUNCATE ON {schema_name}.{} FROM {role}", ident(table))).await?;
+    }
+    conn.close().await?;
+    Ok(())
+}
+
+/// Creates, as superuser, the two roles of a schema and the schema itself. Runs any number of times.
+pub async fn bootstrap(
+    superuser_url: &str,
+    schema: &'static str,
+    owner: (&str, &str),
+    app: (&str, &str),
+) -> Result<(), DatabaseError> {
+    let mut conn = options(superuser_url, schema)?.log_statements(tracing::log::LevelFilter::Trace).connect().await?;
+    for (role, password) in [owner, app] {
+        let exists: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)").bind(role).fetch_one(&mut conn).await?;
+        let verb = if exists { "ALTER" } else { "CREATE" };
+        execute(&mut conn, format!("{verb} ROLE {} LOGIN NOSUPERUSER PASSWORD {}", ident(role), literal(password))).await?;
+    }
+    execute(&mut conn, format!("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", ident(schema), ident(owner.0))).await?;
+    execute(&mut conn, "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()).await?;
+    conn.close().await?;
+    Ok(())
+}
+
+async fn execute(conn: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    // Names are quoted by `ident` and `literal`; nothing here comes from a caller of the API.
+    sqlx::query(AssertSqlSafe(sql)).execute(conn).await.map(|_| ())
+}
+
+fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,255 @@
+//! The life of a service's process: it waits for its database, serves, and on a signal drains and ends.
+
+use crate::{
+    admission::Admission,
+    auth::Keys,
+    config::ServeConfig,
+    consumer::Consumer,
+    feed::Feed,
+    gate::Gate,
+    job::{self, JobHandler},
+    peer::{self, PeerChannel, Token},
+    postgres::{Db, Schema},
+    sequencer::{self, OnSequenced},
+};
+use anyhow::Context;
+use axum::{extract::State, http::StatusCode, routing::get};
+use prometheus::TextEncoder;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Server};
+
+/// After a signal, calls at work have so long to end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// A connection is asked to be made anew after so long, so that clients spread over new replicas. No grace time: with one, streams
+/// would be cut instead of being told to go away.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
+/// Largest message, in and out.
+pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a service is called and where it listens when not told otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// E.g. `registry`: name of the schema and of the service.
+    pub name: &'static str,
+    /// E.g. `koc.registry.v1`.
+    pub package: &'static str,
+    /// E.g. `registry.koc`: the domain of its errors.
+    pub domain: &'static str,
+    pub port: u16,
+}
+
+/// A service being put together.
+pub struct Service {
+    identity: Identity,
+    config: ServeConfig,
+    db: Db,
+    feed: Feed,
+    admission: Admission,
+    stop: CancellationToken,
+    hook: Option<Arc<dyn OnSequenced>>,
+    consumers: Vec<Consumer>,
+    jobs: HashMap<&'static str, Arc<dyn JobHandler>>,
+    tasks: JoinSet<()>,
+}
+
+impl Service {
+    /// Connects to the database, waits until it answers, reads the keys. `stop` ends the service.
+    pub async fn prepare(
+        identity: Identity,
+        schema: Schema,
+        config: ServeConfig,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let keys = Keys::load(&config.jwks_file)?;
+        let admission = Admission::new(identity.package, identity.domain, keys)?;
+        let db = Db::new(&config.database_url, schema.name, config.database_connections)?;
+        tokio::select! {
+            ready = db.ready(&schema) => ready?,
+            () = stop.cancelled() => anyhow::bail!("stopped before the database answered"),
+        }
+        let feed = Feed::start(db.clone(), stop.clone());
+        Ok(Self {
+            identity,
+            config,
+            db,
+            feed,
+            admission,
+            stop,
+            hook: None,
+            consumers: Vec::new(),
+            jobs: HashMap::new(),
+            tasks: JoinSet::new(),
+        })
+    }
+
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    pub fn gate<E: crate::fault::ServiceError>(&self) -> Gate<E> {
+        Gate::new(self.db.clone(), self.identity.domain)
+    }
+
+    /// A channel to a peer, with this service's token.
+    pub fn peer(&self, url: &str) -> anyhow::Result<PeerChannel> {
+        let path = self.config.peer_token_file.clone().context("calling peers needs --peer-token-file (KOC_PEER_TOKEN_FILE)")?;
+        peer::connect(url, Token::from_file(path)).with_context(|| format!("the address {url:?} of a peer is not a URL"))
+    }
+
+    /// Does something with facts as they get their place in the feed.
+    pub fn on_sequenced(&mut self, hook: Arc<dyn OnSequenced>) {
+        self.hook = Some(hook);
+    }
+
+    /// Reads the feed of another service.
+    pub fn consume(&mut self, consumer: Consumer) {
+        self.consumers.push(consumer);
+    }
+
+    /// Runs jobs of a kind.
+    pub fn run_jobs(&mut self, kind: &'static str, handler: Arc<dyn JobHandler>) {
+        self.jobs.insert(kind, handler);
+    }
+
+    /// Does something again and again in the background, `pause` apart.
+    pub fn every<F>(&mut self, pause: Duration, mut work: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                work().await;
+            }
+        });
+    }
+
+    /// Serves `routes` until the stop, then drains: no new calls, streams end, background work ends, calls at work have 20 s.
+    pub async fn serve(mut self, routes: Routes, metrics: prometheus::Registry) -> anyhow::Result<()> {
+        let any = |port: u16| SocketAddr::from(([0, 0, 0, 0], port));
+        let listen = self.config.listen.unwrap_or_else(|| any(self.identity.port));
+        let ops_listen = self.config.ops_listen.unwrap_or_else(|| any(self.identity.port + 10));
+        let listener = bind(listen).await?;
+        let ops_listener = bind(ops_listen).await?;
+
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status(self.identity.package, tonic_health::ServingStatus::Serving).await;
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+
+        let (db, hook, stop) = (self.db.clone(), self.hook.take(), self.stop.clone());
+        self.tasks.spawn(sequencer::run(db, hook, stop));
+        for consumer in self.consumers.drain(..) {
+            self.tasks.spawn(consumer.run(self.stop.clone()));
+        }
+        if !self.jobs.is_empty() {
+            self.tasks.spawn(job::run(self.db.clone(), std::mem::take(&mut self.jobs), self.stop.clone()));
+        }
+        let ops = ops_routes(Routes::new(health.clone()), metrics, self.stop.clone());
+        // Health outlives the drain, so that probes see the end and not a refused connection.
+        let ops = tokio::spawn(async move { axum::serve(ops_listener, ops).await });
+
+        let stop = self.stop.clone();
+        let going = async move {
+            stop.cancelled().await;
+            tracing::info!("draining");
+            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        };
+        let routes = routes.add_service(health).add_service(reflection_v1()?).add_service(reflection_v1alpha()?);
+        let server = Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .max_connection_age(MAX_CONNECTION_AGE)
+            .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+            .layer(tonic_web::GrpcWebLayer::new())
+            .layer(tonic_tracing_opentelemetry::middleware::server::OtelGrpcLayer::default())
+            .layer(self.admission.clone())
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)), going);
+        tracing::info!(service = self.identity.name, %listen, %ops_listen, "serving");
+
+        let stopped = self.stop.clone();
+        let hard_end = async {
+            stopped.cancelled().await;
+            tokio::time::sleep(DRAIN_DEADLINE).await;
+        };
+        tokio::select! {
+            served = server => served.context("serving failed")?,
+            () = hard_end => tracing::warn!("calls were still at work at the end of the drain"),
+        }
+        self.stop.cancel();
+        let background = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_DEADLINE, background).await.is_err() {
+            tracing::warn!("background work was still going on at the end of the drain");
+        }
+        ops.abort();
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is another process using the port?"))
+}
+
+fn ops_routes(health: Routes, metrics: prometheus::Registry, stop: CancellationToken) -> axum::Router {
+    let ready = move |State(stop): State<CancellationToken>| async move {
+        if stop.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ready") }
+    };
+    let scrape = move || async move {
+        match TextEncoder::new().encode_to_string(&metrics.gather()) {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    };
+    axum::Router::new()
+        .route("/livez", get(|| async { "alive" }))
+        .route("/readyz", get(ready))
+        .with_state(stop)
+        .route("/metrics", get(scrape))
+        .merge(health.into_axum_router())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(koc_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn reflection_v1()
+-> anyhow::Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>> {
+    reflection().build_v1().context("the descriptors cannot be served")
+}
+
+/// The older version, which Python's and other tools still ask for.
+fn reflection_v1alpha() -> anyhow::Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<impl tonic_reflection::server::v1alpha::ServerReflection>,
+> {
+    reflection().build_v1alpha().context("the descriptors cannot be served")
+}
+
+/// Cancelled by SIGTERM or Ctrl-C.
+pub fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
