@@ -279,11 +279,14 @@ def with_flaws(rows: list[list[str]], chance: Chance) -> list[list[str]]:
     after[5] = str(int(after[5]) - (int(before[5]) - int(lower[5])))
     place = next(place for place, row in enumerate(rows) if row[7] > lower[7])
     rows.insert(place, lower)
-    # Late: a dozen readings arrive after newer ones. Not those of the burst, which is read as it happens.
-    for _ in range(12):
-        place = chance.below(len(rows) - 300)
-        if tuple(rows[place][:3]) != VIRAL:
-            rows.insert(place + 40 + chance.below(160), rows.pop(place))
+    # Late: a dozen readings arrive after the next one of the same counter. Not those of the burst, which is read as it happens.
+    late = 0
+    while late < 12:
+        place = chance.below(len(rows))
+        same = [other for other, row in enumerate(rows) if row[:5] == rows[place][:5] and row[7] > rows[place][7]]
+        if tuple(rows[place][:3]) != VIRAL and same:
+            rows.insert(same[0] + chance.below(3), rows.pop(place))
+            late += 1
     # Repeated: ten arrive twice, some at once, some later.
     for _ in range(10):
         place = chance.below(len(rows) - 300)

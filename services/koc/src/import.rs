@@ -7,6 +7,7 @@
 //! The file is personal data throughout. A [`Reject`] therefore names line, column and reason and describes the *shape* of a
 //! value ("14 characters, no @"), never the value; `Debug` is not derived on anything that holds a cell.
 
+mod country;
 mod mapping;
 mod parse;
 mod region;
@@ -48,9 +49,13 @@ pub(crate) enum FileError {
     MissingColumns { columns: Vec<String> },
     #[error("the mapping uses columns that the header has more than once: {}", .columns.join(", "))]
     RepeatedColumns { columns: Vec<String> },
-    #[error("the row that begins on line {line} is longer than {MAX_ROW_BYTES} bytes; a quote in it is probably never closed")]
+    #[error(
+        "the row that begins on line {line} is longer than {MAX_ROW_BYTES} bytes; a quote in it is probably never closed"
+    )]
     RowTooLong { line: u64 },
-    #[error("a quote in the row that begins on line {line} is never closed; that row and what follows were not imported")]
+    #[error(
+        "a quote in the row that begins on line {line} is never closed; that row and what follows were not imported"
+    )]
     UnclosedQuote { line: u64 },
     #[error("the row that begins on line {line} cannot be read as CSV")]
     Csv {
@@ -162,7 +167,13 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
             return Err(FileError::NoHeader);
         }
         let columns = bind(&header, mapping)?;
-        Ok(Self { mapping, reader, header, columns, done: false })
+        Ok(Self {
+            mapping,
+            reader,
+            header,
+            columns,
+            done: false,
+        })
     }
 
     /// The header of the file, trimmed; [`RejectFile`] repeats it.
@@ -183,14 +194,26 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
         }
         // The reader stands behind the newline that ended the row. Its own start position is of no use here: it points
         // before the blank lines that it skips.
-        let inside = cells.iter().map(|cell| cell.matches('\n').count()).sum::<usize>() as u64;
+        let inside = cells
+            .iter()
+            .map(|cell| cell.matches('\n').count())
+            .sum::<usize>() as u64;
         let end = self.reader.position().line();
-        if cells.iter().any(|cell| cell.ends_with(&format!("{END_MARK}\n"))) {
-            return Err(FileError::UnclosedQuote { line: end.saturating_sub(inside) });
+        if cells
+            .iter()
+            .any(|cell| cell.ends_with(&format!("{END_MARK}\n")))
+        {
+            return Err(FileError::UnclosedQuote {
+                line: end.saturating_sub(inside),
+            });
         }
         let line = end.saturating_sub(inside + 1);
         let outcome = row::map(self.mapping, &self.columns, self.header.len(), line, &cells);
-        Ok(Some(Row { line, cells, outcome }))
+        Ok(Some(Row {
+            line,
+            cells,
+            outcome,
+        }))
     }
 }
 
@@ -214,7 +237,10 @@ fn csv_error(line: u64, error: csv::Error) -> FileError {
     {
         return FileError::RowTooLong { line };
     }
-    FileError::Csv { line, source: error }
+    FileError::Csv {
+        line,
+        source: error,
+    }
 }
 
 /// Finds the mapping's columns in the header and names all that are missing or ambiguous.
@@ -223,7 +249,10 @@ fn bind(header: &StringRecord, mapping: &Mapping) -> Result<HashMap<String, usiz
     let mut columns = HashMap::with_capacity(wanted.len());
     let (mut missing, mut repeated) = (Vec::new(), Vec::new());
     for name in wanted {
-        let mut places = header.iter().enumerate().filter(|(_, title)| *title == name);
+        let mut places = header
+            .iter()
+            .enumerate()
+            .filter(|(_, title)| *title == name);
         match (places.next(), places.next()) {
             (None, _) => missing.push(name.to_owned()),
             (Some(_), Some(_)) => repeated.push(name.to_owned()),

@@ -8,6 +8,8 @@ use chrono::format::{Item, StrftimeItems};
 use chrono_tz::Tz;
 use serde::Deserialize;
 
+use super::country::{self, Country};
+
 /// Why a mapping file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MappingError {
@@ -97,7 +99,7 @@ pub(super) struct TextRule {
 pub(super) struct PhoneRule {
     pub(super) column: String,
     /// Where a number without an international prefix belongs; ISO 3166-1 alpha-2.
-    #[serde(deserialize_with = "country")]
+    #[serde(deserialize_with = "country::deserialize")]
     pub(super) default_country: Country,
 }
 
@@ -186,55 +188,20 @@ impl TryFrom<String> for TimeFormat {
     type Error = String;
 
     fn try_from(format: String) -> Result<Self, String> {
-        if format.is_empty() || StrftimeItems::new(&format).any(|item| matches!(item, Item::Error)) {
-            return Err(format!("{format:?} is not a strftime format, such as %Y-%m-%d %H:%M:%S"));
+        if format.is_empty() || StrftimeItems::new(&format).any(|item| matches!(item, Item::Error))
+        {
+            return Err(format!(
+                "{format:?} is not a strftime format, such as %Y-%m-%d %H:%M:%S"
+            ));
         }
         Ok(Self(format))
     }
 }
 
-/// How the numbers of a country are dialled.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Country {
-    pub(super) calling_code: &'static str,
-    /// What precedes a national number inside the country and falls away from abroad.
-    pub(super) trunk_prefix: Option<&'static str>,
-}
-
-impl TryFrom<String> for Country {
-    type Error = String;
-
-    fn try_from(code: String) -> Result<Self, String> {
-        let (calling_code, trunk_prefix) = match code.as_str() {
-            "AU" => ("61", Some("0")),
-            "CN" => ("86", Some("0")),
-            "DE" => ("49", Some("0")),
-            "FR" => ("33", Some("0")),
-            "GB" => ("44", Some("0")),
-            "HK" => ("852", None),
-            "ID" => ("62", Some("0")),
-            "JP" => ("81", Some("0")),
-            "KR" => ("82", Some("0")),
-            "MO" => ("853", None),
-            "MY" => ("60", Some("0")),
-            "SG" => ("65", None),
-            "TH" => ("66", Some("0")),
-            "TW" => ("886", Some("0")),
-            "US" | "CA" => ("1", Some("1")),
-            "VN" => ("84", Some("0")),
-            _ => return Err(format!("{code:?} is not a country whose dialling rules are known; write CN, HK, DE, …")),
-        };
-        Ok(Self { calling_code, trunk_prefix })
-    }
-}
-
 fn time_zone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     let name = String::deserialize(deserializer)?;
-    name.parse().map_err(|_| serde::de::Error::custom(format!("{name:?} is not an IANA time zone")))
-}
-
-fn country<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Country, D::Error> {
-    Country::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    name.parse()
+        .map_err(|_| serde::de::Error::custom(format!("{name:?} is not an IANA time zone")))
 }
 
 fn space() -> String {
@@ -254,16 +221,30 @@ impl Mapping {
     }
 
     pub(super) fn delimiter(&self) -> u8 {
-        self.file.delimiter.and_then(|c| u8::try_from(c).ok()).unwrap_or(b',')
+        self.file
+            .delimiter
+            .and_then(|c| u8::try_from(c).ok())
+            .unwrap_or(b',')
     }
 
     /// Every column that the mapping reads, each once, in a stable order.
     pub(super) fn columns(&self) -> BTreeSet<&str> {
-        let mut columns = vec![Some(&self.external_id.column), Some(&self.source_time.column)];
+        let mut columns = vec![
+            Some(&self.external_id.column),
+            Some(&self.source_time.column),
+        ];
         if let Some(name) = &self.display_name {
-            columns.extend(name.columns.iter().chain(name.cjk_columns.iter().flatten()).map(Some));
+            columns.extend(
+                name.columns
+                    .iter()
+                    .chain(name.cjk_columns.iter().flatten())
+                    .map(Some),
+            );
         }
-        for text in [&self.email, &self.region, &self.city].into_iter().flatten() {
+        for text in [&self.email, &self.region, &self.city]
+            .into_iter()
+            .flatten()
+        {
             columns.push(text.column.as_ref());
         }
         columns.push(self.phone.as_ref().map(|phone| &phone.column));
@@ -273,7 +254,12 @@ impl Mapping {
         for vehicle in &self.vehicles {
             columns.extend([vehicle.model.as_ref(), vehicle.vin.as_ref()]);
         }
-        columns.extend(self.motivations.iter().chain(&self.tags).map(|label| label.column.as_ref()));
+        columns.extend(
+            self.motivations
+                .iter()
+                .chain(&self.tags)
+                .map(|label| label.column.as_ref()),
+        );
         columns.extend(self.consents.iter().map(|consent| consent.column.as_ref()));
         columns.into_iter().flatten().map(String::as_str).collect()
     }
@@ -283,20 +269,42 @@ impl Mapping {
         if self.source_system.trim().is_empty() {
             return Err("source_system is empty".into());
         }
-        if self.file.delimiter.is_some_and(|c| !c.is_ascii() || matches!(c, '"' | '\r' | '\n')) {
-            return Err("file.delimiter must be one ASCII character other than a quote or a line end".into());
+        if self
+            .file
+            .delimiter
+            .is_some_and(|c| !c.is_ascii() || matches!(c, '"' | '\r' | '\n'))
+        {
+            return Err(
+                "file.delimiter must be one ASCII character other than a quote or a line end"
+                    .into(),
+            );
         }
         if self.source_time.formats.is_empty() {
             return Err("source_time.formats is empty".into());
         }
-        if self.display_name.as_ref().is_some_and(|name| name.columns.is_empty()) {
+        if self
+            .display_name
+            .as_ref()
+            .is_some_and(|name| name.columns.is_empty())
+        {
             return Err("display_name.columns is empty".into());
         }
-        let texts = [("email", &self.email), ("region", &self.region), ("city", &self.city)];
-        for (table, text) in texts.iter().filter_map(|(table, text)| Some((table, text.as_ref()?))) {
+        let texts = [
+            ("email", &self.email),
+            ("region", &self.region),
+            ("city", &self.city),
+        ];
+        for (table, text) in texts
+            .iter()
+            .filter_map(|(table, text)| Some((table, text.as_ref()?)))
+        {
             one_source(table, text.column.is_some(), text.constant.is_some())?;
         }
-        if self.vehicles.iter().any(|vehicle| vehicle.model.is_none() && vehicle.vin.is_none()) {
+        if self
+            .vehicles
+            .iter()
+            .any(|vehicle| vehicle.model.is_none() && vehicle.vin.is_none())
+        {
             return Err("a vehicle table names neither model nor vin".into());
         }
         for (table, labels) in [("tag", &self.tags), ("motivation", &self.motivations)] {
@@ -306,12 +314,18 @@ impl Mapping {
         }
         for label in &self.motivations {
             for word in label.values.values().chain(&label.constant) {
-                Motivation::from_word(word).ok_or_else(|| format!("{word:?} is not a motivation"))?;
+                Motivation::from_word(word)
+                    .ok_or_else(|| format!("{word:?} is not a motivation"))?;
             }
         }
         for consent in &self.consents {
-            one_source("consent", consent.column.is_some(), consent.constant.is_some())?;
-            if consent.column.is_some() && consent.granted.is_empty() && consent.refused.is_empty() {
+            one_source(
+                "consent",
+                consent.column.is_some(),
+                consent.constant.is_some(),
+            )?;
+            if consent.column.is_some() && consent.granted.is_empty() && consent.refused.is_empty()
+            {
                 return Err("a consent table lists no value as granted or refused".into());
             }
             if !consent.granted.is_disjoint(&consent.refused) {
@@ -343,57 +357,4 @@ fn one_source(table: &str, column: bool, constant: bool) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = "source_system = \"crm\"\nexternal_id.column = \"id\"\n\
-        source_time = { column = \"changed\", time_zone = \"Asia/Shanghai\", formats = [\"%Y-%m-%d\"] }\n";
-
-    fn refusal(extra: &str) -> String {
-        match Mapping::parse(&format!("{LEAST}{extra}")) {
-            Err(error) => error.to_string(),
-            Ok(_) => panic!("accepted: {extra}"),
-        }
-    }
-
-    #[test]
-    fn an_id_and_a_time_are_all_that_a_mapping_must_have() {
-        let mapping = Mapping::parse(LEAST).unwrap();
-        assert_eq!(mapping.columns().into_iter().collect::<Vec<_>>(), ["changed", "id"]);
-        assert_eq!((mapping.source_system(), mapping.delimiter()), ("crm", b','));
-        for line in LEAST.lines() {
-            assert!(Mapping::parse(&LEAST.replace(line, "")).is_err(), "accepted without {line}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_key_is_refused_by_its_name_and_line() {
-        let refusal = refusal("[[tag]]\ncolum = \"Lifecycle Stage\"\n");
-        assert!(refusal.contains("colum") && refusal.contains("line 5"), "{refusal}");
-    }
-
-    #[test]
-    fn rules_that_cannot_work_are_refused() {
-        for (extra, part) in [
-            ("[city]\n", "either a column or a constant"),
-            ("[city]\ncolumn = \"a\"\nconstant = \"b\"\n", "either a column or a constant"),
-            ("[phone]\ncolumn = \"p\"\ndefault_country = \"ZZ\"\n", "dialling rules"),
-            ("[[vehicle]]\n", "neither model nor vin"),
-            ("[[consent]]\npurpose = \"CONTACT\"\ncolumn = \"c\"\n", "no value as granted"),
-            ("[[consent]]\npurpose = \"CONTACT\"\ncolumn = \"c\"\ngranted = [\"x\"]\nrefused = [\"x\"]\n", "as granted and as refused"),
-            ("[[consent]]\npurpose = \"SPAM\"\nconstant = true\n", "unknown variant"),
-            ("[[motivation]]\nconstant = \"FAME\"\n", "not a motivation"),
-            ("[file]\ndelimiter = \"，\"\n", "one ASCII character"),
-        ] {
-            let refusal = refusal(extra);
-            assert!(refusal.contains(part), "{extra}: {refusal}");
-        }
-    }
-
-    #[test]
-    fn a_time_zone_or_format_that_does_not_exist_is_refused() {
-        assert!(Mapping::parse(&LEAST.replace("Asia/Shanghai", "Asia/Peking")).is_err());
-        assert!(Mapping::parse(&LEAST.replace("%Y-%m-%d", "%Y-%Q")).is_err());
-        assert!(Mapping::parse(&LEAST.replace("\"%Y-%m-%d\"", "")).is_err());
-    }
-}
+mod tests;

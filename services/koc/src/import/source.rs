@@ -17,9 +17,13 @@ pub(super) fn check_encoding(input: &mut impl Read) -> Result<(), FileError> {
     let mut line = 1;
     let mut at_start = true;
     loop {
-        let read = input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut buffer)?;
+        let read = input
+            .by_ref()
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut buffer)?;
         // UTF-16 without a mark shows by its zero bytes, which no CSV text has.
-        let marked = at_start && (buffer.starts_with(b"\xff\xfe") || buffer.starts_with(b"\xfe\xff"));
+        let marked =
+            at_start && (buffer.starts_with(b"\xff\xfe") || buffer.starts_with(b"\xfe\xff"));
         if marked || buffer.contains(&0) {
             return Err(FileError::Utf16);
         }
@@ -27,9 +31,15 @@ pub(super) fn check_encoding(input: &mut impl Read) -> Result<(), FileError> {
         let (valid, broken) = match std::str::from_utf8(&buffer) {
             Ok(_) => (buffer.len(), false),
             // A character cut by the end of the chunk is completed by the next one, unless there is none.
-            Err(error) => (error.valid_up_to(), error.error_len().is_some() || read == 0),
+            Err(error) => (
+                error.valid_up_to(),
+                error.error_len().is_some() || read == 0,
+            ),
         };
-        line += buffer[..valid].iter().filter(|byte| **byte == b'\n').count() as u64;
+        line += buffer[..valid]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count() as u64;
         if broken {
             return Err(FileError::NotUtf8 { line });
         }
@@ -109,7 +119,9 @@ impl<R: Read> Read for Lines<R> {
 struct RowTooLong;
 
 pub(super) fn is_row_too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<RowTooLong>())
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<RowTooLong>())
 }
 
 #[cfg(test)]
@@ -129,7 +141,9 @@ mod tests {
     #[test]
     fn every_line_end_becomes_one_newline_and_the_mark_goes() {
         let mut text = String::new();
-        Lines::new("\u{feff}a\r\nb\rc\n\r\n".as_bytes()).read_to_string(&mut text).unwrap();
+        Lines::new("\u{feff}a\r\nb\rc\n\r\n".as_bytes())
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "a\nb\nc\n\n\n\u{1e}\n");
     }
 
