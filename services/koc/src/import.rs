@@ -24,7 +24,7 @@ use csv::StringRecord;
 pub(crate) use mapping::{Mapping, Motivation, Purpose};
 pub(crate) use rejects::RejectFile;
 
-use source::{END_MARK, Lines};
+use source::{END_MARK, Lines, SWALLOWED_END};
 
 /// The longest row that is read, in bytes. A row past it is an unclosed quote, not a contact.
 pub(crate) const MAX_ROW_BYTES: u64 = 1024 * 1024;
@@ -199,10 +199,7 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
             .map(|cell| cell.matches('\n').count())
             .sum::<usize>() as u64;
         let end = self.reader.position().line();
-        if cells
-            .iter()
-            .any(|cell| cell.ends_with(&format!("{END_MARK}\n")))
-        {
+        if cells.iter().any(|cell| cell.ends_with(SWALLOWED_END)) {
             return Err(FileError::UnclosedQuote {
                 line: end.saturating_sub(inside),
             });

@@ -74,12 +74,13 @@ pub(super) fn is_cjk(c: char) -> bool {
 }
 
 /// Says what a value looks like, so that a person finds the mistake, without saying what it is: digits become 9, Latin
-/// letters a, all other letters 字; marks stay.
-pub(super) fn shape(value: &str) -> String {
+/// letters a, all other letters 字; marks stay. Of an address it says how many @ there are, of which one is right.
+pub(super) fn shape(value: &str, flaw: Flaw) -> String {
     let count = value.chars().count();
     let at = match value.chars().filter(|c| matches!(c, '@' | '＠')).count() {
-        0 => "no @".to_owned(),
-        n => format!("{n} @"),
+        _ if flaw != Flaw::Email => String::new(),
+        0 => ", no @".to_owned(),
+        n => format!(", {n} @"),
     };
     let mut pattern: String = value
         .chars()
@@ -95,7 +96,7 @@ pub(super) fn shape(value: &str) -> String {
     if count > MAX_SHAPE_CHARACTERS {
         pattern.push('…');
     }
-    format!("{count} characters, {at}, like {pattern}")
+    format!("{count} characters{at}, like {pattern}")
 }
 
 /// Checks the form that RFC 5321 gives a mailbox, unquoted. The domain is put in lower case; what stands before the @ is the

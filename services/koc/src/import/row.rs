@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         let value_shape = if value.is_empty() {
             String::new()
         } else {
-            parse::shape(value)
+            parse::shape(value, flaw)
         };
         self.rejects.push(Reject {
             line: self.line,

@@ -8,6 +8,8 @@ use super::{FileError, MAX_ROW_BYTES};
 /// quote was never closed, which a CSV reader otherwise accepts in silence with the rest of the file in one cell.
 pub(super) const END_MARK: &str = "\u{1e}";
 const TAIL: &[u8] = b"\n\x1e\n";
+/// How a cell ends that swallowed the mark.
+pub(super) const SWALLOWED_END: &str = "\n\u{1e}\n";
 
 const CHUNK_BYTES: usize = 64 * 1024;
 

@@ -211,12 +211,16 @@ fn vins_are_checked_for_length_and_letters() {
 #[test]
 fn a_shape_shows_the_form_and_no_letter_of_the_value() {
     assert_eq!(
-        shape("not-an-address"),
+        shape("not-an-address", Flaw::Email),
         "14 characters, no @, like aaa-aa-aaaaaaa"
     );
-    assert_eq!(shape("何旭 1@2"), "6 characters, 1 @, like 字字 9@9");
+    assert_eq!(shape("a@@b", Flaw::Email), "4 characters, 2 @, like a@@a");
     assert_eq!(
-        shape(&"x".repeat(30)),
-        format!("30 characters, no @, like {}…", "a".repeat(24))
+        shape("何旭 1.2万", Flaw::Number),
+        "7 characters, like 字字 9.9字"
+    );
+    assert_eq!(
+        shape(&"x".repeat(30), Flaw::Vin),
+        format!("30 characters, like {}…", "a".repeat(24))
     );
 }
