@@ -27,6 +27,8 @@ const MIN_BIN_SHARE: f64 = 0.5;
 /// The least expected count per bin, and the least dispersion.
 const MIN_MEAN: f64 = 0.5;
 const MIN_DISPERSION: f64 = 1e-4;
+/// Dispersion before anything was read: a geometric distribution.
+const START_DISPERSION: f64 = 1.0;
 /// A young baseline moves at least 1/(n + 2) of the way.
 const START_UP_OFFSET: f64 = 2.0;
 /// Standard deviations above the mean at which a count is cut before it enters the baseline.
@@ -207,7 +209,7 @@ impl SpikeState {
             last_at: first.at,
             last_cumulative: first.cumulative,
             mean: MIN_MEAN,
-            dispersion: 1.0,
+            dispersion: START_DISPERSION,
             readings: 0,
             ring: [Bin::default(); MAX_WINDOW_BINS],
             ring_next: 0,
@@ -316,6 +318,12 @@ impl SpikeState {
     }
 
     fn learn(&mut self, per_bin: f64, elapsed: f64, age_hours: f64, config: &SpikeConfig) {
+        if self.readings == 0 {
+            // A distance from the initial mean would say nothing about dispersion, and take hundreds of readings to fade.
+            self.mean = per_bin.max(MIN_MEAN);
+            self.readings = 1;
+            return;
+        }
         let mean = self.mean;
         let kept = if self.readings > config.min_readings {
             per_bin.min(mean + WINSOR_SDS * (mean + mean * mean * self.dispersion).sqrt())
