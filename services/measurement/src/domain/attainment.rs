@@ -71,11 +71,7 @@ pub struct Attainment {
 ///
 /// # Errors
 /// `OutOfRange` for a target that is not positive, or a negative weight or reading; `NotFinite`; `TooMany`.
-pub fn attainment(
-    targets: &[OutputTarget],
-    readings: &[MetricReading],
-    now: DateTime<Utc>,
-) -> Result<Attainment, InputError> {
+pub fn attainment(targets: &[OutputTarget], readings: &[MetricReading], now: DateTime<Utc>) -> Result<Attainment, InputError> {
     at_most("targets", targets.len(), MAX_TARGETS)?;
     at_most("readings", readings.len(), MAX_READINGS)?;
     for reading in readings {

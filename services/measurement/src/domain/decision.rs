@@ -14,7 +14,7 @@ pub use policy::{Bounds, DecisionPolicy};
 
 use super::digest::content_id;
 use super::error::{InputError, at_most, finite, in_range, non_negative_minor, share};
-use super::posterior::{MAX_MEMBER_OUTPUTS, Posterior};
+use super::posterior::{MAX_MEMBER_OUTPUTS, OutputResult, Posterior};
 use super::value::{Grade, OpinionDirection};
 
 /// The four outcomes.
@@ -59,6 +59,13 @@ pub struct MemberOutput {
     pub grade: Option<Grade>,
 }
 
+impl From<&MemberOutput> for OutputResult {
+    fn from(output: &MemberOutput) -> Self {
+        let MemberOutput { value_minor, cost_minor, periods_ago, .. } = *output;
+        Self { value_minor, cost_minor, periods_ago }
+    }
+}
+
 /// What was decided last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousDecision {
@@ -72,8 +79,9 @@ pub struct PreviousDecision {
 /// What a decision is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionInputs {
+    /// Those of the policy's window; an older one is refused.
     pub outputs: Vec<MemberOutput>,
-    /// `None` when nothing was spent or there is nobody to compare with.
+    /// Computed with the policy's [`DecisionPolicy::posterior`], target and floor; `None` when nothing was spent or there is nobody to compare with.
     pub posterior: Option<Posterior>,
     /// Age of the youngest output that counts, in half-lives of its platform.
     pub window_half_lives: f64,
@@ -129,7 +137,7 @@ pub struct Decision {
 /// `OutOfRange`, `NotFinite`, `NegativeAmount`, `TooMany`, for inputs or for a policy that makes no sense.
 pub fn decide(inputs: &DecisionInputs, policy: &DecisionPolicy) -> Result<Decision, InputError> {
     policy.check()?;
-    check(inputs)?;
+    check(inputs, policy)?;
     let situation = Situation { inputs, policy, posterior: inputs.posterior.as_ref() };
     let (rule, action) = situation.first_rule();
     let stretch_met = situation.stretch_met();
@@ -159,10 +167,12 @@ pub fn decide(inputs: &DecisionInputs, policy: &DecisionPolicy) -> Result<Decisi
     })
 }
 
-fn check(inputs: &DecisionInputs) -> Result<(), InputError> {
+fn check(inputs: &DecisionInputs, policy: &DecisionPolicy) -> Result<(), InputError> {
+    let oldest = f64::from(policy.window_periods - 1);
     at_most("outputs", inputs.outputs.len(), MAX_MEMBER_OUTPUTS)?;
     for output in &inputs.outputs {
         non_negative_minor("cost_minor", output.cost_minor)?;
+        in_range("periods_ago", f64::from(output.periods_ago), 0.0, oldest)?;
     }
     in_range("window_half_lives", inputs.window_half_lives, 0.0, f64::MAX)?;
     if let Some(change) = inputs.score_change_sigma {
@@ -174,6 +184,9 @@ fn check(inputs: &DecisionInputs) -> Result<(), InputError> {
         share("p_stretch", posterior.p_stretch)?;
         share("prior_share", posterior.prior_share)?;
         finite("mean", posterior.mean)?;
+        // A posterior against other thresholds would be read as an answer to a question that was not asked.
+        in_range("posterior.target_roi", posterior.target_roi, policy.target_roi, policy.target_roi)?;
+        in_range("posterior.floor_roi", posterior.floor_roi, policy.floor_roi, policy.floor_roi)?;
     }
     Ok(())
 }
@@ -261,11 +274,7 @@ impl Situation<'_> {
     }
 
     fn increase_threshold(&self) -> f64 {
-        if self.was(Action::Increase) {
-            self.policy.increase_hold_probability
-        } else {
-            self.policy.increase_probability
-        }
+        if self.was(Action::Increase) { self.policy.increase_hold_probability } else { self.policy.increase_probability }
     }
 
     fn is_strong(&self, posterior: &Posterior) -> bool {

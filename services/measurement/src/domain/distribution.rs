@@ -51,20 +51,27 @@ pub fn beta_quantile(alpha: f64, beta: f64, p: f64) -> f64 {
 /// probabilities far below the smallest `f64` keep their size.
 pub fn ln_beta_reg(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
-        return f64::NEG_INFINITY;
+        f64::NEG_INFINITY
+    } else if x >= 1.0 {
+        0.0
+    } else {
+        ln_beta_reg_of_parts(a, b, x, 1.0 - x)
     }
-    if x >= 1.0 {
-        return 0.0;
-    }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        // The fraction converges slowly here, but the complement is at hand and the result is not small.
-        let complement = ln_beta_reg_fraction(b, a, 1.0 - x, (-x).ln_1p(), x.ln()).exp();
-        return (-complement.min(1.0)).ln_1p();
-    }
-    ln_beta_reg_fraction(a, b, x, x.ln(), (-x).ln_1p()).min(0.0)
 }
 
-fn ln_beta_reg_fraction(a: f64, b: f64, x: f64, ln_x: f64, ln_1_minus_x: f64) -> f64 {
+/// [`ln_beta_reg`] with y = 1 − x given apart, so that neither loses its last digits to the other.
+fn ln_beta_reg_of_parts(a: f64, b: f64, x: f64, y: f64) -> f64 {
+    let ln_x = if x > 0.5 { (-y).ln_1p() } else { x.ln() };
+    let ln_y = if y > 0.5 { (-x).ln_1p() } else { y.ln() };
+    if x > (a + 1.0) / (a + b + 2.0) {
+        // The fraction converges slowly here, but the complement is at hand and the result is not small.
+        let complement = ln_beta_reg_fraction(b, a, y, ln_y, ln_x).exp();
+        return (-complement.min(1.0 - f64::EPSILON)).ln_1p();
+    }
+    ln_beta_reg_fraction(a, b, x, ln_x, ln_y).min(0.0)
+}
+
+fn ln_beta_reg_fraction(a: f64, b: f64, x: f64, ln_x: f64, ln_y: f64) -> f64 {
     let guard = |value: f64| if value.abs() < LENTZ_TINY { LENTZ_TINY } else { value };
     let mut c = 1.0;
     let mut d = 1.0 / guard(1.0 - (a + b) * x / (a + 1.0));
@@ -84,7 +91,7 @@ fn ln_beta_reg_fraction(a: f64, b: f64, x: f64, ln_x: f64, ln_1_minus_x: f64) ->
             break;
         }
     }
-    a * ln_x + b * ln_1_minus_x - a.ln() - ln_beta(a, b) + fraction.ln()
+    a * ln_x + b * ln_y - a.ln() - ln_beta(a, b) + fraction.ln()
 }
 
 /// ln P(N ≥ `count`) for a negative binomial N with the given `mean` and `size` k (variance mean + mean²/k).
@@ -93,7 +100,7 @@ fn ln_beta_reg_fraction(a: f64, b: f64, x: f64, ln_x: f64, ln_1_minus_x: f64) ->
 /// Distributions*, 5.6). `count` may be fractional, which interpolates; zero or less gives ln 1 = 0.
 /// `mean` and `size` must be positive.
 pub fn ln_negative_binomial_tail(count: f64, mean: f64, size: f64) -> f64 {
-    if count <= 0.0 { 0.0 } else { ln_beta_reg(count, size, mean / (size + mean)) }
+    if count <= 0.0 { 0.0 } else { ln_beta_reg_of_parts(count, size, mean / (size + mean), size / (size + mean)) }
 }
 
 /// The quantile of ascending `sorted` at `p` in [0, 1], linear between order statistics (Hyndman & Fan 1996, type 7).

@@ -23,10 +23,7 @@ pub fn round_to_minor(field: &'static str, estimate_minor: f64) -> Result<i64, I
 /// # Errors
 /// `AmountOverflow`.
 pub fn sum_minor(field: &'static str, amounts_minor: impl IntoIterator<Item = i64>) -> Result<i64, InputError> {
-    amounts_minor
-        .into_iter()
-        .try_fold(0_i64, i64::checked_add)
-        .ok_or(InputError::AmountOverflow { field })
+    amounts_minor.into_iter().try_fold(0_i64, i64::checked_add).ok_or(InputError::AmountOverflow { field })
 }
 
 #[cfg(test)]

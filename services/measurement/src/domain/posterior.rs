@@ -255,12 +255,7 @@ fn canonical(results: &[OutputResult]) -> Vec<OutputResult> {
     results
 }
 
-fn seed(
-    inputs: &PosteriorInputs,
-    outputs: &[OutputResult],
-    cohort: &[OutputResult],
-    policy: &PosteriorPolicy,
-) -> [u8; 32] {
+fn seed(inputs: &PosteriorInputs, outputs: &[OutputResult], cohort: &[OutputResult], policy: &PosteriorPolicy) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(b"koc.posterior.v1\0");
     hasher.update(policy.version.to_be_bytes());

@@ -135,12 +135,7 @@ pub fn propose_tier(inputs: &TierInputs, policy: &TierPolicy) -> Result<TierProp
             format!(
                 "P(level > {cut:.2}) is {probability:.2}, {:.2} is needed; level {level_mean:.2} ± {level_sd:.2} from value \
                  {:.2}, consistency {:.2} (share {:.2}), conduct {:.2} (share {:.2}).",
-                policy.promote_probability,
-                inputs.value_mean,
-                consistency.mean,
-                consistency.share,
-                conduct.mean,
-                conduct.share,
+                policy.promote_probability, inputs.value_mean, consistency.mean, consistency.share, conduct.mean, conduct.share,
             ),
         ),
         reason(
@@ -240,8 +235,7 @@ mod tests {
 
     #[test]
     fn room_and_eligibility_are_named_when_they_lack() {
-        let barred =
-            TierInputs { previous_streak: 1, capacity_available: false, eligible: false, ..strong() };
+        let barred = TierInputs { previous_streak: 1, capacity_available: false, eligible: false, ..strong() };
         assert_eq!(unmet(&barred), ["eligible", "capacity_available"]);
         assert_eq!(run(&barred).action, TierAction::Hold);
     }

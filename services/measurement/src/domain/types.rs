@@ -101,11 +101,7 @@ pub struct TypeProfile {
 ///
 /// # Errors
 /// `OutOfRange`, `NotFinite`, `TooMany`.
-pub fn score_types(
-    evidence: &[TypeEvidence],
-    held: &[ValueType],
-    policy: &TypePolicy,
-) -> Result<TypeProfile, InputError> {
+pub fn score_types(evidence: &[TypeEvidence], held: &[ValueType], policy: &TypePolicy) -> Result<TypeProfile, InputError> {
     check(policy)?;
     at_most("evidence", evidence.len(), MAX_EVIDENCE)?;
     let mut scores = Vec::with_capacity(ValueType::ALL.len());

@@ -138,9 +138,8 @@ mod tests {
     #[test]
     fn the_fitted_concentration_recovers_a_known_spread() {
         // Rates .1 and .3 in equal parts: m = .2, s² = .01, κ = .16/.01 − 1 = 15, up to sampling terms of 1/n.
-        let cohort: Vec<RateCount> = (0..400)
-            .map(|i| RateCount { successes: if i % 2 == 0 { 10_000 } else { 30_000 }, trials: 100_000 })
-            .collect();
+        let cohort: Vec<RateCount> =
+            (0..400).map(|i| RateCount { successes: if i % 2 == 0 { 10_000 } else { 30_000 }, trials: 100_000 }).collect();
         let prior = BetaPrior::fit(&cohort, BetaPrior::CONVERSION).expect("valid counts");
         assert!((prior.alpha + prior.beta - 15.0).abs() < 0.1, "{prior:?}");
     }
@@ -155,10 +154,7 @@ mod tests {
     #[test]
     fn more_successes_than_trials_are_refused() {
         let refused = BetaPrior::CONVERSION.estimate(RateCount { successes: 3, trials: 2 });
-        assert_eq!(
-            refused,
-            Err(InputError::Exceeds { field: "successes", value: 3, limit_field: "trials", limit: 2 })
-        );
+        assert_eq!(refused, Err(InputError::Exceeds { field: "successes", value: 3, limit_field: "trials", limit: 2 }));
     }
 
     proptest! {

@@ -64,8 +64,7 @@ pub(super) fn top_contributions(outputs: &[MemberOutput], decay_per_period: f64)
         .map(|output| {
             let net_minor = output.value_minor.saturating_sub(output.cost_minor);
             let decay = (0..output.periods_ago.min(1_000)).fold(1.0, |decay, _| decay * decay_per_period);
-            let contribution =
-                Contribution { output_id: output.output_id.clone(), net_minor, share: 0.0, grade: output.grade };
+            let contribution = Contribution { output_id: output.output_id.clone(), net_minor, share: 0.0, grade: output.grade };
             ((net_minor as f64).abs() * decay, contribution)
         })
         .collect();
@@ -98,9 +97,7 @@ impl Situation<'_> {
         let policy = self.policy;
         let (p_target, p_floor) = self.posterior.map_or((f64::NAN, f64::NAN), |p| (p.p_target, p.p_floor));
         match (rule, action) {
-            (Rule::R0, _) => {
-                "A breach of integrity or brand safety is confirmed: reduce, once a person approves.".to_owned()
-            }
+            (Rule::R0, _) => "A breach of integrity or brand safety is confirmed: reduce, once a person approves.".to_owned(),
             (Rule::R1, _) => {
                 format!("Too little evidence to decide, so nothing changes. Missing: {}.", self.missing().join("; "))
             }
@@ -155,10 +152,8 @@ impl Situation<'_> {
             reasons.push("opinion is unfavourable".to_owned());
         }
         if let Some(change) = self.inputs.score_change_sigma.filter(|_| self.score_fell()) {
-            reasons.push(format!(
-                "the score fell by {:.1} standard deviations, more than {:.1}",
-                -change, policy.score_drop_sigma
-            ));
+            reasons
+                .push(format!("the score fell by {:.1} standard deviations, more than {:.1}", -change, policy.score_drop_sigma));
         }
         reasons
     }
@@ -168,8 +163,7 @@ impl Situation<'_> {
         let flag = |yes: bool| Some(f64::from(u8::from(yes)));
         let p_target = self.posterior.map(|posterior| posterior.p_target);
         let p_floor = self.posterior.map(|posterior| posterior.p_floor);
-        let review_threshold =
-            if self.under_review() { policy.review_clear_probability } else { policy.review_probability };
+        let review_threshold = if self.under_review() { policy.review_clear_probability } else { policy.review_probability };
         use Comparison::{Above, AtLeast, AtMost};
         vec![
             factor("breach_confirmed", flag(inputs.breach_confirmed), AtMost, 0.0),
@@ -232,10 +226,7 @@ impl Situation<'_> {
         };
         let reduce_next = || Counterfactual {
             outcome: Action::Reduce,
-            text: format!(
-                "P(ROI > floor) {p_floor:.2}; after a review, reduced at {:.2} or less.",
-                policy.floor_probability
-            ),
+            text: format!("P(ROI > floor) {p_floor:.2}; after a review, reduced at {:.2} or less.", policy.floor_probability),
             distance: Some(p_floor - policy.floor_probability),
             more_outputs: None,
         };

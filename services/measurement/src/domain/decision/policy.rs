@@ -25,6 +25,8 @@ pub struct DecisionPolicy {
     /// The wanted return, and the least to bear. 0.0 is break-even.
     pub target_roi: f64,
     pub floor_roi: f64,
+    /// Periods whose outputs count, the current one included.
+    pub window_periods: u32,
     /// Evidence below which nothing is decided. A brand with few outputs per member lowers the first.
     pub min_outputs: u32,
     pub min_spend_minor: i64,
@@ -60,6 +62,7 @@ impl Default for DecisionPolicy {
             posterior: PosteriorPolicy::default(),
             target_roi: 0.0,
             floor_roi: -0.3,
+            window_periods: 4,
             min_outputs: 5,
             min_spend_minor: 1,
             min_half_lives: 1.0,
@@ -106,6 +109,7 @@ impl DecisionPolicy {
     pub fn check(&self) -> Result<(), InputError> {
         in_range("target_roi", self.target_roi, -1.0, 1e6)?;
         in_range("floor_roi", self.floor_roi, -1.0, self.target_roi)?;
+        in_range("window_periods", f64::from(self.window_periods), 1.0, 1_000.0)?;
         in_range("min_outputs", f64::from(self.min_outputs), 1.0, 10_000.0)?;
         non_negative_minor("min_spend_minor", self.min_spend_minor)?;
         in_range("min_half_lives", self.min_half_lives, 0.0, 1e6)?;

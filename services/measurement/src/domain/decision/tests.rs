@@ -68,8 +68,7 @@ fn a_return_below_the_floor_is_reviewed_before_it_is_reduced() {
     assert_eq!(outcome(&inputs(0.02, 0.10, None)), (Rule::R3, Action::Review));
     assert_eq!(outcome(&inputs(0.02, 0.10, Some(Action::Maintain))), (Rule::R3, Action::Review));
     let mut unrecorded = inputs(0.02, 0.10, Some(Action::Review));
-    unrecorded.previous =
-        Some(PreviousDecision { action: Action::Review, review_recorded: false, stretch_met: false });
+    unrecorded.previous = Some(PreviousDecision { action: Action::Review, review_recorded: false, stretch_met: false });
     let decision = run(&unrecorded);
     assert_eq!((decision.rule, decision.action), (Rule::R3, Action::Review));
     assert!(decision.text.contains("not recorded yet"), "{}", decision.text);
@@ -118,8 +117,7 @@ fn a_second_period_over_the_stretch_target_raises_the_limit_by_half() {
     strong.posterior = Some(Posterior { p_stretch: 0.85, ..posterior(0.95, 0.99) });
     let first = run(&strong);
     assert!(first.stretch_met && (first.limit_multiplier - 1.25).abs() < 1e-12);
-    strong.previous =
-        Some(PreviousDecision { action: Action::Increase, review_recorded: false, stretch_met: first.stretch_met });
+    strong.previous = Some(PreviousDecision { action: Action::Increase, review_recorded: false, stretch_met: first.stretch_met });
     assert!((run(&strong).limit_multiplier - 1.5).abs() < 1e-12);
 }
 
@@ -143,8 +141,7 @@ fn a_decision_says_what_would_have_changed_it() {
 fn the_three_outputs_that_moved_the_result_most_are_named() {
     let mut mixed = inputs(0.60, 0.90, None);
     mixed.outputs[1].value_minor = 0;
-    let ids: Vec<(String, i64)> =
-        run(&mixed).top_outputs.into_iter().map(|top| (top.output_id, top.net_minor)).collect();
+    let ids: Vec<(String, i64)> = run(&mixed).top_outputs.into_iter().map(|top| (top.output_id, top.net_minor)).collect();
     let expected = [("output-1", -100_000), ("output-5", 50_000), ("output-4", 40_000)];
     assert_eq!(ids, expected.map(|(id, net)| (id.to_owned(), net)));
 }
@@ -162,10 +159,18 @@ fn policies_and_inputs_that_make_no_sense_are_refused() {
     ));
     let mut negative = inputs(0.5, 0.5, None);
     negative.outputs[0].cost_minor = -1;
-    assert!(matches!(
-        decide(&negative, &DecisionPolicy::default()),
-        Err(InputError::NegativeAmount { field: "cost_minor", .. })
-    ));
+    assert!(matches!(decide(&negative, &DecisionPolicy::default()), Err(InputError::NegativeAmount { field: "cost_minor", .. })));
+}
+
+#[test]
+fn what_the_policy_did_not_ask_for_is_refused() {
+    let mut old = inputs(0.5, 0.5, None);
+    old.outputs[0].periods_ago = DecisionPolicy::default().window_periods;
+    let refused = decide(&old, &DecisionPolicy::default());
+    assert!(matches!(refused, Err(InputError::OutOfRange { field: "periods_ago", .. })));
+    let other_target = DecisionPolicy { target_roi: 0.2, ..DecisionPolicy::default() };
+    let refused = decide(&inputs(0.5, 0.5, None), &other_target);
+    assert!(matches!(refused, Err(InputError::OutOfRange { field: "posterior.target_roi", .. })));
 }
 
 fn any_period() -> impl Strategy<Value = (f64, f64, bool, bool, bool, Option<f64>, usize)> {

@@ -272,10 +272,7 @@ mod tests {
         };
         let results = check_gates(&evidence).expect("valid shares");
         let unmet: Vec<Gate> = results.iter().filter(|result| !result.met).map(|result| result.gate).collect();
-        assert_eq!(
-            unmet,
-            [Gate::OpinionNotUnfavourable, Gate::FewDuplicates, Gate::LikesPlausible, Gate::Organic]
-        );
+        assert_eq!(unmet, [Gate::OpinionNotUnfavourable, Gate::FewDuplicates, Gate::LikesPlausible, Gate::Organic]);
         assert!(results.iter().any(|result| result.gate == Gate::CommentsPlausible && !result.measured));
     }
 

@@ -12,10 +12,7 @@ fn run(state: &mut SpikeState, increments: impl IntoIterator<Item = u64>) -> Vec
     increments
         .into_iter()
         .map(|increment| {
-            let reading = Reading {
-                at: state.last_at + TimeDelta::hours(1),
-                cumulative: state.last_cumulative + increment,
-            };
+            let reading = Reading { at: state.last_at + TimeDelta::hours(1), cumulative: state.last_cumulative + increment };
             state.tick(reading, None, &config).expect("a valid reading")
         })
         .collect()
@@ -127,10 +124,7 @@ fn unusable_settings_and_counters_are_refused() {
     let mut state = SpikeState::new(start());
     let reading = Reading { at: start() + TimeDelta::hours(1), cumulative: 1 };
     let no_window = SpikeConfig { window_bins: 0, ..SpikeConfig::default() };
-    assert!(matches!(
-        state.tick(reading, None, &no_window),
-        Err(InputError::OutOfRange { field: "window_bins", .. })
-    ));
+    assert!(matches!(state.tick(reading, None, &no_window), Err(InputError::OutOfRange { field: "window_bins", .. })));
     let huge = Reading { cumulative: u64::MAX, ..reading };
     assert!(matches!(state.tick(huge, None, &SpikeConfig::default()), Err(InputError::Exceeds { .. })));
     assert!(SpikeConfig::polled_every(0).is_err());

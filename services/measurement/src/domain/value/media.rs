@@ -42,10 +42,7 @@ pub struct MediaEquivalent {
 ///
 /// # Errors
 /// `AmountOverflow`.
-pub(super) fn media_equivalent(
-    engagement: &Engagement,
-    model: &ValueModel,
-) -> Result<Option<MediaEquivalent>, InputError> {
+pub(super) fn media_equivalent(engagement: &Engagement, model: &ValueModel) -> Result<Option<MediaEquivalent>, InputError> {
     let Some(rates) = &model.emv_rates else { return Ok(None) };
     let actions = [
         (engagement.likes, rates.like_minor),

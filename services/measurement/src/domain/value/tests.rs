@@ -49,8 +49,7 @@ fn an_order_known_twice_counts_once_on_its_strongest_evidence() {
         ..ContentEvidence::default()
     };
     let value = value(OutputEvidence::Content(content), &ValueModel::standard("CNY"));
-    let amounts: Vec<(ComponentKind, Grade, i64)> =
-        value.components.iter().map(|c| (c.kind, c.grade, c.amount_minor)).collect();
+    let amounts: Vec<(ComponentKind, Grade, i64)> = value.components.iter().map(|c| (c.kind, c.grade, c.amount_minor)).collect();
     assert_eq!(
         amounts,
         [
@@ -67,8 +66,7 @@ fn an_order_known_twice_counts_once_on_its_strongest_evidence() {
 fn media_equivalence_follows_the_published_arithmetic_and_stays_out_of_cash() {
     // 5,000 likes at .30, 500 comments at .50, 50,000 reads at .05 a thousand: 1,752.50.
     let rates = EmvRates { like_minor: 30, comment_minor: 50, thousand_reads_minor: 5, ..EmvRates::default() };
-    let model =
-        ValueModel { emv_rates: Some(rates), report_return_with_emv: true, ..ValueModel::standard("CNY") };
+    let model = ValueModel { emv_rates: Some(rates), report_return_with_emv: true, ..ValueModel::standard("CNY") };
     let engagement = Engagement { reads: 50_000, likes: 5_000, comments: 500, ..Engagement::default() };
     let content = ContentEvidence { engagement, ..ContentEvidence::default() };
     let value = value(OutputEvidence::Content(content), &model);
@@ -154,12 +152,8 @@ fn the_model_is_known_by_its_content() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let model = ValueModel::standard("CNY");
-    let credit =
-        ContentEvidence { orders: vec![order("o", 1, f64::NAN, Grade::A)], ..ContentEvidence::default() };
-    assert_eq!(
-        value_output(&OutputEvidence::Content(credit), &model),
-        Err(InputError::NotFinite { field: "credit" })
-    );
+    let credit = ContentEvidence { orders: vec![order("o", 1, f64::NAN, Grade::A)], ..ContentEvidence::default() };
+    assert_eq!(value_output(&OutputEvidence::Content(credit), &model), Err(InputError::NotFinite { field: "credit" }));
     let reuse = Reuse { replacement_cost_minor: -1, grade: Grade::A };
     let reuse = ContentEvidence { reuses: vec![reuse], ..ContentEvidence::default() };
     assert!(matches!(
@@ -167,10 +161,7 @@ fn what_makes_no_sense_is_refused() {
         Err(InputError::NegativeAmount { field: "replacement_cost_minor", value_minor: -1 })
     ));
     let decided = InsightEvidence { decided: RateCount { successes: 2, trials: 1 }, ..insight() };
-    assert!(matches!(
-        value_output(&OutputEvidence::Insight(decided), &model),
-        Err(InputError::Exceeds { .. })
-    ));
+    assert!(matches!(value_output(&OutputEvidence::Insight(decided), &model), Err(InputError::Exceeds { .. })));
     let unusable = ValueModel { reuse_discount: 1.5, ..model };
     assert!(matches!(
         value_output(&OutputEvidence::Social(social()), &unusable),
