@@ -81,7 +81,8 @@ pub struct PreviousDecision {
 pub struct DecisionInputs {
     /// Those of the policy's window; an older one is refused.
     pub outputs: Vec<MemberOutput>,
-    /// Computed with the policy's [`DecisionPolicy::posterior`], target and floor; `None` when nothing was spent or there is nobody to compare with.
+    /// Computed with the policy's [`DecisionPolicy::posterior`], target and floor; `None` when nothing was spent or there is
+    /// nobody to compare with.
     pub posterior: Option<Posterior>,
     /// Age of the youngest output that counts, in half-lives of its platform.
     pub window_half_lives: f64,

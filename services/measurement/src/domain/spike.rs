@@ -236,8 +236,8 @@ impl SpikeState {
     ///
     /// `cohort` holds ln(1 + total) over other outputs at the same age (see [`AgeCohort::at`]). A count in the window
     /// alarms against the output's own past when the score, the ratio, the count and the number of readings all reach
-    /// their least; a young output alarms, with the rank of [`Trigger::Money`], when it stands out in its cohort. Missing readings
-    /// stretch the expectation by the time that went by; no zeros are put in their place. A [`Trigger::Notify`] does not
+    /// their least; a young output alarms, with the rank of [`Trigger::Money`], when it stands out in its cohort. Missing
+    /// readings stretch the expectation by the time that went by; no zeros are put in their place. A [`Trigger::Notify`] does not
     /// silence a [`Trigger::Money`] that follows it.
     ///
     /// # Errors

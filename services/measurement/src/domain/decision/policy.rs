@@ -17,7 +17,8 @@ pub struct Bounds {
 /// Everything a decision depends on besides its inputs. A policy is never edited: a change is a new version.
 ///
 /// Of the defaults, 0.80 and 0.20 were compared with others in simulation (an increase at 0.80 was right in about nine
-/// cases of ten with 8 to 24 outputs, in eight of ten with 2 to 6); the rest are assumptions. Replay history before changing them.
+/// cases of ten with 8 to 24 outputs, in eight of ten with 2 to 6); the rest are assumptions. Replay
+/// history before changing them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionPolicy {
     pub version: u32,
