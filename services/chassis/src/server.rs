@@ -11,6 +11,7 @@ use crate::{
     peer::{self, PeerChannel, Token},
     postgres::{Db, Schema},
     sequencer::{self, OnSequenced},
+    telemetry::Metrics,
 };
 use anyhow::Context;
 use axum::{extract::State, http::StatusCode, routing::get};
@@ -137,7 +138,7 @@ impl Service {
     }
 
     /// Serves `routes` until the stop, then drains: no new calls, streams end, background work ends, calls at work have 20 s.
-    pub async fn serve(mut self, routes: Routes, metrics: prometheus::Registry) -> anyhow::Result<()> {
+    pub async fn serve(mut self, routes: Routes, metrics: Metrics) -> anyhow::Result<()> {
         let any = |port: u16| SocketAddr::from(([0, 0, 0, 0], port));
         let listen = self.config.listen.unwrap_or_else(|| any(self.identity.port));
         let ops_listen = self.config.ops_listen.unwrap_or_else(|| any(self.identity.port + 10));
@@ -203,7 +204,7 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is another process using the port?"))
 }
 
-fn ops_routes(health: Routes, metrics: prometheus::Registry, stop: CancellationToken) -> axum::Router {
+fn ops_routes(health: Routes, metrics: Metrics, stop: CancellationToken) -> axum::Router {
     let ready = move |State(stop): State<CancellationToken>| async move {
         if stop.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ready") }
     };

@@ -11,11 +11,14 @@ use opentelemetry_sdk::{
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// What a process measures, for scraping.
+pub use prometheus::Registry as Metrics;
+
 /// What must be flushed before the process ends.
 pub struct Telemetry {
     tracer: SdkTracerProvider,
     meter: SdkMeterProvider,
-    metrics: prometheus::Registry,
+    metrics: Metrics,
 }
 
 /// Why telemetry could not be set up.
@@ -44,7 +47,7 @@ pub fn init(service: &'static str, log: &str, otlp_endpoint: Option<&str>) -> Re
     let mut tracer = SdkTracerProvider::builder()
         .with_resource(resource.clone())
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
-    let metrics = prometheus::Registry::new();
+    let metrics = Metrics::new();
     let scraped = opentelemetry_prometheus::exporter().with_registry(metrics.clone()).build().map_err(|e| failed(&e))?;
     let mut meter = SdkMeterProvider::builder().with_resource(resource).with_reader(scraped);
     if let Some(endpoint) = otlp_endpoint {
@@ -76,8 +79,8 @@ pub fn init(service: &'static str, log: &str, otlp_endpoint: Option<&str>) -> Re
 }
 
 impl Telemetry {
-    /// The metrics in Prometheus' text format.
-    pub fn registry(&self) -> prometheus::Registry {
+    /// What the process measures.
+    pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }
 
