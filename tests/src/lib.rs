@@ -1,1 +1,5 @@
+//! What the tests of the whole workspace stand on.
 
+pub mod cluster;
+pub mod database;
+pub mod wait;
