@@ -59,7 +59,10 @@ impl SuperuserUrl {
     /// The URL of another database.
     #[must_use]
     pub fn database(&self, name: &str) -> String {
-        let (server, _) = self.0.rsplit_once('/').expect("the launcher's URLs end in /<database>");
+        let (server, _) = self
+            .0
+            .rsplit_once('/')
+            .expect("the launcher's URLs end in /<database>");
         format!("{server}/{name}")
     }
 }
@@ -75,7 +78,10 @@ pub struct SharedOptions {
 
 impl Default for SharedOptions {
     fn default() -> Self {
-        Self { key: "shared".into(), idle: IDLE }
+        Self {
+            key: "shared".into(),
+            idle: IDLE,
+        }
     }
 }
 
@@ -91,7 +97,8 @@ pub fn shared() -> &'static SuperuserUrl {
 pub(crate) fn shared_lease() -> &'static Lease {
     static LEASE: OnceLock<Lease> = OnceLock::new();
     LEASE.get_or_init(|| {
-        join(&SharedOptions::default()).unwrap_or_else(|error| panic!("no Postgres for the tests: {error:#}"))
+        join(&SharedOptions::default())
+            .unwrap_or_else(|error| panic!("no Postgres for the tests: {error:#}"))
     })
 }
 
@@ -131,7 +138,9 @@ fn rejoin(state: &State, options: &SharedOptions) -> anyhow::Result<Option<Lease
             Ok(Some(lease))
         }
         // The port may be another server's by now; only our own can refuse us for a reason that matters.
-        Err(error) if lease::is_ending(&error) || cluster::running(&state.folder)?.is_none() => Ok(None),
+        Err(error) if lease::is_ending(&error) || cluster::running(&state.folder)?.is_none() => {
+            Ok(None)
+        }
         Err(error) => Err(error).context("the running cluster of the tests refuses"),
     }
 }
@@ -141,7 +150,10 @@ fn start(files: &Files, options: &SharedOptions) -> anyhow::Result<Lease> {
     let wanted = std::env::temp_dir().join(format!("koc-tests-pg-{}", Uuid::new_v4().simple()));
     let folder = cluster::place(&wanted)?;
     // Written first: whoever comes after a crash at this point knows what to remove.
-    files.write(&State { folder: folder.clone(), url: None })?;
+    files.write(&State {
+        folder: folder.clone(),
+        url: None,
+    })?;
     let cluster = Cluster::start_detached(ClusterOptions {
         durable: false,
         authentication: Authentication::Cleartext,
@@ -158,7 +170,10 @@ fn start(files: &Files, options: &SharedOptions) -> anyhow::Result<Lease> {
     let lease = Lease::take(&url)?;
     watchdog::post(&url, &folder, options.idle)?;
     cluster.keep()?;
-    files.write(&State { folder, url: Some(url) })?;
+    files.write(&State {
+        folder,
+        url: Some(url),
+    })?;
     Ok(lease)
 }
 
@@ -207,8 +222,14 @@ impl Files {
 
     fn lock(&self) -> anyhow::Result<File> {
         let path = self.path("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.lock()
+            .with_context(|| format!("locking {}", path.display()))?;
         Ok(file)
     }
 
@@ -227,6 +248,11 @@ impl Files {
 
 fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     Ok(file.write_all(bytes)?)
 }

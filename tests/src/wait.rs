@@ -24,7 +24,9 @@ where
         match tokio::time::timeout(left, check()).await {
             Ok(Some(answer)) => return answer,
             Ok(None) if since.elapsed() < timeout => tokio::time::sleep(pause.min(left)).await,
-            Ok(None) | Err(_) => panic!("waited {timeout:?} in vain for {what} (asked {asked} times)"),
+            Ok(None) | Err(_) => {
+                panic!("waited {timeout:?} in vain for {what} (asked {asked} times)")
+            }
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -78,7 +78,9 @@ pub enum ClusterError {
         path: PathBuf,
     },
     /// Something stands at our place that somebody else made, or can change.
-    #[error("{path} belongs to somebody else or can be changed by others; remove it or choose another folder")]
+    #[error(
+        "{path} belongs to somebody else or can be changed by others; remove it or choose another folder"
+    )]
     NotOurs {
         /// The place.
         path: PathBuf,
@@ -103,13 +105,17 @@ pub enum ClusterError {
         wanted: String,
     },
     /// There are data, and no way in.
-    #[error("{path}, the password of the superuser, is missing; put it back, or start over with --fresh (the data are lost)")]
+    #[error(
+        "{path}, the password of the superuser, is missing; put it back, or start over with --fresh (the data are lost)"
+    )]
     PasswordLost {
         /// Where it should be.
         path: PathBuf,
     },
     /// The port that was asked for is taken.
-    #[error("port {port} of 127.0.0.1 is in use by another program; stop that one or choose another port")]
+    #[error(
+        "port {port} of 127.0.0.1 is in use by another program; stop that one or choose another port"
+    )]
     PortInUse {
         /// The port.
         port: u16,
@@ -163,7 +169,11 @@ pub enum ClusterError {
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ClusterError {
     let path = path.to_owned();
-    move |source| ClusterError::Io { doing, path, source }
+    move |source| ClusterError::Io {
+        doing,
+        path,
+        source,
+    }
 }
 
 /// How clients prove that they know the password.
@@ -264,7 +274,10 @@ impl Cluster {
     /// Where clients reach database `name` as superuser, the password included.
     #[must_use]
     pub fn superuser_url(&self, name: &str) -> String {
-        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{name}", self.password, self.port)
+        format!(
+            "postgres://{SUPERUSER}:{}@127.0.0.1:{}/{name}",
+            self.password, self.port
+        )
     }
 
     /// The port on 127.0.0.1.
@@ -316,7 +329,14 @@ impl Cluster {
         )?;
         let (server, port) = run(options, account, &folder, &data, detached)?;
         tracing::debug!(pid = server.pid(), port, folder = %folder.display(), "Postgres is ready");
-        Ok(Self { server, kept: false, folder, port, password, _lock: lock })
+        Ok(Self {
+            server,
+            kept: false,
+            folder,
+            port,
+            password,
+            _lock: lock,
+        })
     }
 }
 
@@ -351,15 +371,19 @@ pub fn running(dir: &Path) -> Result<Option<u32>, ClusterError> {
 /// [`ClusterError::InUse`] while another process runs it, [`ClusterError::StillRunning`], [`ClusterError::Io`].
 pub fn erase(dir: &Path) -> Result<(), ClusterError> {
     let folder = place(dir)?;
-    if !folder.exists() {
-        return Ok(());
+    let remove = || {
+        Account::of_server()?.own_folder(&folder)?;
+        let lock = lock(&folder)?;
+        data::stop_leftover(&folder.join("data"))?;
+        data::remove_tree(&folder)?;
+        drop(lock);
+        Ok(())
+    };
+    match remove() {
+        // Somebody else may be removing it, too.
+        Err(_) if !folder.exists() => Ok(()),
+        outcome => outcome,
     }
-    Account::of_server()?.own_folder(&folder)?;
-    let lock = lock(&folder)?;
-    data::stop_leftover(&folder.join("data"))?;
-    data::remove_tree(&folder)?;
-    drop(lock);
-    Ok(())
 }
 
 /// The user on whose behalf this process acts: what is shared per user is named by it.
@@ -372,11 +396,18 @@ pub fn effective_uid() -> u32 {
 fn lock(folder: &Path) -> Result<File, ClusterError> {
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
     let file = file.map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ClusterError::InUse { path: folder.into() }),
+        Err(TryLockError::WouldBlock) => Err(ClusterError::InUse {
+            path: folder.into(),
+        }),
         Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
     }
 }
@@ -385,8 +416,12 @@ fn lock(folder: &Path) -> Result<File, ClusterError> {
 fn password(file: &Path, data: &Path, account: Account) -> Result<String, ClusterError> {
     match fs::read_to_string(file) {
         Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("read", file)(error)),
-        _ if data.join("PG_VERSION").exists() => return Err(ClusterError::PasswordLost { path: file.into() }),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io_error("read", file)(error));
+        }
+        _ if data.join("PG_VERSION").exists() => {
+            return Err(ClusterError::PasswordLost { path: file.into() });
+        }
         _ => {}
     }
     let password = hex::encode(rand::random::<[u8; PASSWORD_BYTES]>());
@@ -432,7 +467,11 @@ fn run(
             Err(error) => error,
         };
         server.stop();
-        let tail = if let ClusterError::Exited { tail, .. } = &error { tail.as_str() } else { "" };
+        let tail = if let ClusterError::Exited { tail, .. } = &error {
+            tail.as_str()
+        } else {
+            ""
+        };
         if tail.contains("could not bind") {
             attempts += 1;
             if options.port.is_some() || attempts == PORT_ATTEMPTS_MAX {
@@ -450,9 +489,15 @@ fn run(
 
 fn choose_port(wanted: Option<u16>, file: &Path) -> Result<u16, ClusterError> {
     if let Some(port) = wanted {
-        return if server::is_free(port) { Ok(port) } else { Err(ClusterError::PortInUse { port }) };
+        return if server::is_free(port) {
+            Ok(port)
+        } else {
+            Err(ClusterError::PortInUse { port })
+        };
     }
-    let former = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    let former = fs::read_to_string(file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     match former.filter(|port| server::is_free(*port)) {
         Some(port) => Ok(port),
         None => server::free_port(),
@@ -475,6 +520,8 @@ fn settings(options: &ClusterOptions, port: u16) -> Vec<(String, String)> {
             settings.push((name, "off".to_owned()));
         }
     }
-    let ours = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let ours = settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
     ours.chain(options.settings.iter().cloned()).collect()
 }

@@ -4,7 +4,7 @@
 //! must also work where no runtime is. It removes databases that nobody needs any more, too.
 
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,8 +32,8 @@ pub struct Lease {
     backend: i32,
     watched: bool,
     work: UnboundedSender<Work>,
-    /// Disconnected when the thread has closed its connection.
-    ended: mpsc::Receiver<()>,
+    /// Taken when the lease is dropped.
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -47,18 +47,18 @@ impl Lease {
     pub(super) fn take(url: &SuperuserUrl) -> anyhow::Result<Self> {
         let (work, jobs) = unbounded_channel();
         let (say, hear) = mpsc::channel();
-        let (_end, ended) = {
-            let (end, ended) = mpsc::channel();
-            let own_url = url.clone();
-            let end_in_thread: mpsc::Sender<()> = end.clone();
-            thread::Builder::new().name("cluster-lease".into()).spawn(move || {
-                keep(&own_url, jobs, &say);
-                drop(end_in_thread);
-            })?;
-            (end, ended)
-        };
+        let own_url = url.clone();
+        let thread = thread::Builder::new()
+            .name("cluster-lease".into())
+            .spawn(move || keep(&own_url, jobs, &say))?;
         let (backend, watched) = hear.recv().context("the thread of the lease ended")??;
-        Ok(Self { url: url.clone(), backend, watched, work, ended })
+        Ok(Self {
+            url: url.clone(),
+            backend,
+            watched,
+            work,
+            thread: Some(thread),
+        })
     }
 
     /// The way into the cluster.
@@ -92,7 +92,10 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let _ = self.work.send(Work::End);
-        let _ = self.ended.recv();
+        if let Some(thread) = self.thread.take() {
+            // It reports what goes wrong when the lease is taken; at the end there is nothing left to go wrong.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -109,28 +112,37 @@ pub(super) fn is_ending(error: &anyhow::Error) -> bool {
 }
 
 /// Runs `work` to its end on a runtime of its own thread, from wherever it is called.
-pub(super) fn block_on<T: Send>(work: impl Future<Output = anyhow::Result<T>> + Send) -> anyhow::Result<T> {
+pub(super) fn block_on<T: Send>(
+    work: impl Future<Output = anyhow::Result<T>> + Send,
+) -> anyhow::Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| runtime()?.block_on(work));
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 pub(super) async fn connect(url: &str) -> anyhow::Result<PgConnection> {
-    let options: PgConnectOptions = url.parse()?;
-    let connecting = options.disable_statement_logging().connect();
-    Ok(tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.context("connecting took too long")??)
+    let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
+    Ok(tokio::time::timeout(CONNECT_TIMEOUT, options.connect())
+        .await
+        .context("connecting took too long")??)
 }
 
 /// What a new cluster needs before anybody takes a lease.
 pub(super) fn prepare(url: &SuperuserUrl) -> anyhow::Result<()> {
     block_on(async {
         let mut connection = connect(url.as_str()).await?;
-        sqlx::raw_sql("CREATE SEQUENCE koc_leases").execute(&mut connection).await?;
+        sqlx::raw_sql("CREATE SEQUENCE koc_leases")
+            .execute(&mut connection)
+            .await?;
         Ok(connection.close().await?)
     })
 }
@@ -185,24 +197,27 @@ async fn take(url: &SuperuserUrl) -> anyhow::Result<(PgConnection, i32, bool)> {
 /// Forced: what a test leaves connected must not keep its database. The name is the harness's own.
 async fn drop_database(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     let sql = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
 /// Removes the databases whose name holds a lease that no longer exists. One process at a time is enough.
 async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
     let try_lock = "SELECT pg_try_advisory_lock($1, $2)";
-    let first = sqlx::query_scalar::<_, bool>(try_lock).bind(LOCK_CLASS).bind(LOCK_SWEEP);
+    let first = sqlx::query_scalar::<_, bool>(try_lock)
+        .bind(LOCK_CLASS)
+        .bind(LOCK_SWEEP);
     if !first.fetch_one(&mut *connection).await? {
         return Ok(());
     }
     let abandoned = sqlx::query_scalar::<_, String>(
         r"SELECT datname::text
             FROM pg_database
-           WHERE datname LIKE 'koc\_test\_%'
-             AND split_part(datname, '_', 3)::int NOT IN (
-                 SELECT pid FROM pg_locks
-                  WHERE locktype = 'advisory' AND classid::int = $1 AND objid::int = $2 AND granted)",
+           WHERE substring(datname FROM '^koc_test_([0-9]+)_')::int NOT IN (
+                     SELECT pid FROM pg_locks
+                      WHERE locktype = 'advisory' AND classid::int = $1 AND objid::int = $2 AND granted)",
     )
     .bind(LOCK_CLASS)
     .bind(LOCK_LEASE)
@@ -211,7 +226,9 @@ async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
     for name in abandoned {
         drop_database(connection, &name).await?;
     }
-    let unlock = sqlx::query("SELECT pg_advisory_unlock($1, $2)").bind(LOCK_CLASS).bind(LOCK_SWEEP);
+    let unlock = sqlx::query("SELECT pg_advisory_unlock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(LOCK_SWEEP);
     unlock.execute(connection).await?;
     Ok(())
 }

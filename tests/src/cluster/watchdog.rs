@@ -45,7 +45,10 @@ async fn is_posted(observer: &mut sqlx::PgConnection) -> anyhow::Result<()> {
         .fetch_one(&mut *observer)
         .await?
     {
-        ensure!(since.elapsed() < POST_TIMEOUT, "the watchdog does not take its post");
+        ensure!(
+            since.elapsed() < POST_TIMEOUT,
+            "the watchdog does not take its post"
+        );
         tokio::time::sleep(POST_POLL_INTERVAL).await;
     }
     Ok(())
@@ -54,13 +57,13 @@ async fn is_posted(observer: &mut sqlx::PgConnection) -> anyhow::Result<()> {
 /// The loop. It commits on every turn, so that it holds back no vacuum. Having taken the lease's lock exclusively
 /// at the end of the idle time it keeps it, which turns newcomers away.
 fn session(folder: &Path, idle: Duration) -> anyhow::Result<String> {
-    let look = (idle / LOOKS_PER_IDLE_TIME).min(LONGEST_LOOK_INTERVAL).as_secs_f64();
+    let look = (idle / LOOKS_PER_IDLE_TIME)
+        .min(LONGEST_LOOK_INTERVAL)
+        .as_secs_f64();
     let idle = idle.as_secs_f64();
     let last_act = quoted(&last_act(folder)?);
     Ok(format!(
-        r"SET client_connection_check_interval = 0;
-SET statement_timeout = 0;
-SET application_name = 'koc watchdog';
+        r"
 DO $watchdog$
 DECLARE
     idle_since timestamptz := clock_timestamp();
@@ -72,13 +75,16 @@ BEGIN
     END IF;
     LOOP
         SELECT last_value INTO leases_now FROM koc_leases;
-        IF leases_now <> leases OR NOT pg_try_advisory_lock({LOCK_CLASS}, {LOCK_LEASE}) THEN
+        IF leases_now <> leases THEN
             leases := leases_now;
             idle_since := clock_timestamp();
-        ELSIF clock_timestamp() - idle_since < make_interval(secs => {idle}) THEN
-            PERFORM pg_advisory_unlock({LOCK_CLASS}, {LOCK_LEASE});
-        ELSE
+        END IF;
+        IF NOT pg_try_advisory_lock({LOCK_CLASS}, {LOCK_LEASE}) THEN
+            idle_since := clock_timestamp();
+        ELSIF clock_timestamp() - idle_since >= make_interval(secs => {idle}) THEN
             EXIT;
+        ELSE
+            PERFORM pg_advisory_unlock({LOCK_CLASS}, {LOCK_LEASE});
         END IF;
         COMMIT;
         PERFORM pg_sleep({look});
@@ -96,7 +102,10 @@ $watchdog$"
 /// goes away ends by itself.
 fn last_act(folder: &Path) -> anyhow::Result<String> {
     let folder = folder.to_str().context("the folder's name is not UTF-8")?;
-    ensure!(!folder.contains('\''), "the folder's name holds a quote: {folder}");
+    ensure!(
+        !folder.contains('\''),
+        "the folder's name holds a quote: {folder}"
+    );
     Ok(format!(
         "(trap '' HUP INT QUIT TERM; kill -INT POSTMASTER; i=0; \
          while [ -e '{folder}/data/postmaster.pid' ] && [ $i -lt 300 ]; \

@@ -42,7 +42,16 @@ impl Account {
     pub(super) fn command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").env("LC_ALL", "C");
-        for name in ["PGDATA", "PGHOST", "PGPORT", "PGUSER", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"] {
+        for name in [
+            "PGDATA",
+            "PGHOST",
+            "PGPORT",
+            "PGUSER",
+            "PGOPTIONS",
+            "PGTZ",
+            "PGDATESTYLE",
+            "PGCLIENTENCODING",
+        ] {
             command.env_remove(name);
         }
         if let Self::Other { uid, gid } = self {
@@ -55,9 +64,8 @@ impl Account {
     pub(super) fn give(self, path: &Path) -> Result<(), ClusterError> {
         match self {
             Self::Own => Ok(()),
-            Self::Other { uid, gid } => {
-                chown(path, Some(uid), Some(gid)).map_err(io_error("give the server's account", path))
-            }
+            Self::Other { uid, gid } => chown(path, Some(uid), Some(gid))
+                .map_err(io_error("give the server's account", path)),
         }
     }
 
@@ -117,7 +125,9 @@ impl Account {
                     Self::Other { uid, .. } => meta.uid() == uid || meta.uid() == 0,
                 };
                 if !meta.is_dir() || !ours {
-                    return Err(ClusterError::NotOurs { path: folder.into() });
+                    return Err(ClusterError::NotOurs {
+                        path: folder.into(),
+                    });
                 }
                 fs::set_permissions(folder, Permissions::from_mode(0o700))
                     .map_err(io_error("close to others", folder))?;
@@ -143,7 +153,10 @@ mod tests {
         let top = scratch("reach");
         let inner = top.join("inner");
         fs::create_dir_all(&inner).unwrap();
-        let stranger = Account::Other { uid: 4_000_001, gid: 4_000_001 };
+        let stranger = Account::Other {
+            uid: 4_000_001,
+            gid: 4_000_001,
+        };
 
         fs::set_permissions(&top, Permissions::from_mode(0o711)).unwrap();
         fs::set_permissions(&inner, Permissions::from_mode(0o711)).unwrap();
@@ -158,13 +171,19 @@ mod tests {
     fn a_closed_home_is_replaced_by_one_and_the_same_temporary_folder() {
         let home = scratch("home");
         fs::set_permissions(&home, Permissions::from_mode(0o700)).unwrap();
-        let stranger = Account::Other { uid: 4_000_001, gid: 4_000_001 };
+        let stranger = Account::Other {
+            uid: 4_000_001,
+            gid: 4_000_001,
+        };
 
         let placed = stranger.place(&home.join(".koc/postgres")).unwrap();
         assert_eq!(placed.parent(), Some(std::env::temp_dir().as_path()));
         assert_eq!(placed, stranger.place(&home.join(".koc/postgres")).unwrap());
         assert_ne!(placed, stranger.place(&home.join(".koc/other")).unwrap());
-        assert_eq!(Account::Own.place(&home.join(".koc/postgres")).unwrap(), home.join(".koc/postgres"));
+        assert_eq!(
+            Account::Own.place(&home.join(".koc/postgres")).unwrap(),
+            home.join(".koc/postgres")
+        );
 
         fs::remove_dir_all(&home).unwrap();
     }

