@@ -70,16 +70,19 @@ impl SuperuserUrl {
 /// Which cluster to join.
 #[derive(Clone, Debug)]
 pub struct SharedOptions {
-    /// Processes with the same key share a cluster.
-    pub key: String,
-    /// How long it outlives its last user.
+    /// Where the state file and the lock are: processes with the same folder share a cluster. Made if absent; only
+    /// this user may be able to enter it.
+    pub folder: PathBuf,
+    /// How long the cluster outlives its last user.
     pub idle: Duration,
 }
 
 impl Default for SharedOptions {
+    /// The cluster of all tests of this user.
     fn default() -> Self {
+        let name = format!("koc-tests-{}", cluster::effective_uid());
         Self {
-            key: "shared".into(),
+            folder: std::env::temp_dir().join(name),
             idle: IDLE,
         }
     }
@@ -146,7 +149,7 @@ fn rejoin(state: &State, options: &SharedOptions) -> anyhow::Result<Option<Lease
 }
 
 fn start(files: &Files, options: &SharedOptions) -> anyhow::Result<Lease> {
-    let binaries = Binaries::find_or_install(&files.base, Source::Any)?;
+    let binaries = Binaries::find_or_install(&files.folder, Source::Any)?;
     let wanted = std::env::temp_dir().join(format!("koc-tests-pg-{}", Uuid::new_v4().simple()));
     let folder = cluster::place(&wanted)?;
     // Written first: whoever comes after a crash at this point knows what to remove.
@@ -185,39 +188,38 @@ struct State {
     url: Option<SuperuserUrl>,
 }
 
-/// The files of one key, in a folder that only this user can enter. They stay: a lock file that is removed while
-/// somebody waits for it locks nobody out.
+/// The files through which processes find a cluster. They stay: a lock file that is removed while somebody waits
+/// for it locks nobody out.
 #[derive(Debug)]
 struct Files {
-    base: PathBuf,
+    folder: PathBuf,
     name: String,
 }
 
 impl Files {
     fn of(options: &SharedOptions) -> anyhow::Result<Self> {
-        let uid = cluster::effective_uid();
-        let base = std::env::temp_dir().join(format!("koc-tests-{uid}"));
-        match DirBuilder::new().mode(0o700).create(&base) {
+        let folder = options.folder.clone();
+        match DirBuilder::new().mode(0o700).create(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("making {}", base.display()));
+                return Err(error).with_context(|| format!("making {}", folder.display()));
             }
             _ => {}
         }
-        let meta = fs::symlink_metadata(&base)?;
+        let meta = fs::symlink_metadata(&folder)?;
         ensure!(
-            meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0,
+            meta.is_dir() && meta.uid() == cluster::effective_uid() && meta.mode() & 0o077 == 0,
             "{} is open to others; remove it",
-            base.display()
+            folder.display()
         );
         // Whoever asks for other programs, another version perhaps, gets another cluster.
         let mut programs = DefaultHasher::new();
         std::env::var_os(cluster::BINARIES_VARIABLE).hash(&mut programs);
-        let name = format!("{}-{FORMAT}-{:016x}", options.key, programs.finish());
-        Ok(Self { base, name })
+        let name = format!("cluster-{FORMAT}-{:016x}", programs.finish());
+        Ok(Self { folder, name })
     }
 
     fn path(&self, ending: &str) -> PathBuf {
-        self.base.join(format!("{}.{ending}", self.name))
+        self.folder.join(format!("{}.{ending}", self.name))
     }
 
     fn lock(&self) -> anyhow::Result<File> {

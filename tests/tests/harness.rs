@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use koc_tests::cluster::{self, SharedOptions};
+use koc_tests::cluster::{self, Lease, SharedOptions};
 use koc_tests::{database, wait};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, raw_sql};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Tell [`the_child_that_holds_a_lease`] which cluster to join, and where to say which one it was.
-const CHILD_KEY: &str = "KOC_TESTS_CHILD_KEY";
+const CHILD_FOLDER: &str = "KOC_TESTS_CHILD_FOLDER";
 const CHILD_ANSWER: &str = "KOC_TESTS_CHILD_ANSWER";
 const CHILD_IDLE: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ async fn names(url: &str) -> Vec<String> {
         .unwrap()
 }
 
-/// A key that no other run uses, and files of the same name.
+/// A key that no other run uses.
 fn unique(what: &str) -> String {
     format!("{what}-{}", Uuid::new_v4().simple())
 }
@@ -173,12 +173,12 @@ async fn a_database_whose_process_was_killed_goes_away_with_the_next_request() {
 /// Run by itself it joins and leaves a cluster; with the variables set it is the other process of the tests below.
 #[test]
 fn the_child_that_holds_a_lease() {
-    let Ok(key) = std::env::var(CHILD_KEY) else {
+    let Some(folder) = std::env::var_os(CHILD_FOLDER) else {
         assert!(cluster::shared().as_str().starts_with("postgres://"));
         return;
     };
     let lease = cluster::join(&SharedOptions {
-        key,
+        folder: folder.into(),
         idle: CHILD_IDLE,
     })
     .unwrap();
@@ -190,10 +190,10 @@ fn the_child_that_holds_a_lease() {
     std::io::stdin().lines().for_each(drop);
 }
 
-fn child(key: &str, answer: &Path) -> Child {
+fn child(folder: &Path, answer: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_child_that_holds_a_lease"])
-        .env(CHILD_KEY, key)
+        .env(CHILD_FOLDER, folder)
         .env(CHILD_ANSWER, answer)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -206,6 +206,17 @@ async fn answer(file: &Path) -> String {
         std::fs::read_to_string(file).ok()
     })
     .await
+}
+
+/// Joins a cluster of this test's own, which does not wait long for others.
+async fn join(folder: &Path) -> Lease {
+    let options = SharedOptions {
+        folder: folder.into(),
+        idle: Duration::from_millis(500),
+    };
+    tokio::task::spawn_blocking(move || cluster::join(&options).unwrap())
+        .await
+        .unwrap()
 }
 
 /// The folder that the server itself says it runs in.
@@ -231,11 +242,13 @@ async fn is_gone(url: &str, folder: &Path) {
 #[tokio::test]
 async fn processes_that_start_at_the_same_moment_share_one_cluster_which_outlives_the_first() {
     let scratch = tempfile::tempdir().unwrap();
-    let key = unique("race");
     let files: Vec<PathBuf> = (0..4)
         .map(|child| scratch.path().join(child.to_string()))
         .collect();
-    let mut children: Vec<Child> = files.iter().map(|file| child(&key, file)).collect();
+    let mut children: Vec<Child> = files
+        .iter()
+        .map(|file| child(&scratch.path().join("cluster"), file))
+        .collect();
 
     let url = answer(&files[0]).await;
     for file in &files {
@@ -265,16 +278,9 @@ async fn processes_that_start_at_the_same_moment_share_one_cluster_which_outlive
 
 #[tokio::test]
 async fn an_idle_cluster_ends_and_the_next_process_gets_a_new_one() {
-    let options = SharedOptions {
-        key: unique("idle"),
-        idle: Duration::from_millis(500),
-    };
-    let join = || {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || cluster::join(&options).unwrap())
-    };
-    let first = join().await.unwrap();
-    let second = join().await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let first = join(&scratch.path().join("cluster")).await;
+    let second = join(&scratch.path().join("cluster")).await;
     assert_eq!(first.url(), second.url());
     let url = first.url().clone();
     let folder = folder(url.as_str()).await;
@@ -282,7 +288,7 @@ async fn an_idle_cluster_ends_and_the_next_process_gets_a_new_one() {
     drop((first, second));
     is_gone(url.as_str(), &folder).await;
 
-    let third = join().await.unwrap();
+    let third = join(&scratch.path().join("cluster")).await;
     assert_ne!(third.url(), &url);
     let next_folder = self::folder(third.url().as_str()).await;
     let next = third.url().clone();
@@ -292,15 +298,8 @@ async fn an_idle_cluster_ends_and_the_next_process_gets_a_new_one() {
 
 #[tokio::test]
 async fn a_cluster_that_lost_its_watchdog_gets_another_one() {
-    let options = SharedOptions {
-        key: unique("watchdog"),
-        idle: Duration::from_millis(500),
-    };
-    let join = || {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || cluster::join(&options).unwrap())
-    };
-    let first = join().await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let first = join(&scratch.path().join("cluster")).await;
     let url = first.url().clone();
     let folder = folder(url.as_str()).await;
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%$watchdog$%' AND pid <> pg_backend_pid()";
@@ -310,7 +309,7 @@ async fn a_cluster_that_lost_its_watchdog_gets_another_one() {
         .unwrap();
     assert_eq!(ended, 1);
 
-    let second = join().await.unwrap();
+    let second = join(&scratch.path().join("cluster")).await;
     assert_eq!(second.url(), &url);
     drop((first, second));
     is_gone(url.as_str(), &folder).await;
@@ -318,15 +317,8 @@ async fn a_cluster_that_lost_its_watchdog_gets_another_one() {
 
 #[tokio::test]
 async fn a_cluster_whose_server_was_killed_is_replaced() {
-    let options = SharedOptions {
-        key: unique("crash"),
-        idle: Duration::from_millis(500),
-    };
-    let join = || {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || cluster::join(&options).unwrap())
-    };
-    let first = join().await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let first = join(&scratch.path().join("cluster")).await;
     let url = first.url().clone();
     let dead = folder(url.as_str()).await;
     let pid = koc_chassis::cluster::running(&dead).unwrap().unwrap();
@@ -338,7 +330,7 @@ async fn a_cluster_whose_server_was_killed_is_replaced() {
             .success()
     );
 
-    let second = join().await.unwrap();
+    let second = join(&scratch.path().join("cluster")).await;
     assert_ne!(second.url(), &url);
     assert!(!dead.exists());
     let alive = folder(second.url().as_str()).await;
