@@ -159,7 +159,7 @@ fn start(files: &Files, options: &SharedOptions) -> anyhow::Result<Lease> {
     })?;
     let cluster = Cluster::start_detached(ClusterOptions {
         durable: false,
-        authentication: Authentication::Cleartext,
+        authentication: Authentication::Quick,
         settings: vec![
             ("max_connections".into(), MAX_CONNECTIONS.to_string()),
             ("shared_buffers".into(), SHARED_BUFFERS.into()),

@@ -24,16 +24,21 @@ use std::time::{Duration, Instant};
 mod account;
 mod binaries;
 mod data;
+mod error;
 mod process;
 mod server;
 
 use account::Account;
 pub use binaries::{BINARIES_VARIABLE, Binaries, OLDEST_MAJOR, Source};
+pub use error::ClusterError;
+use error::io_error;
 use server::Server;
 
 /// The superuser that `initdb` makes.
 pub const SUPERUSER: &str = "postgres";
 
+/// Since this version the number of SCRAM's hash rounds is a setting, and `initdb` takes settings.
+const SCRAM_ROUNDS_SETTABLE_MAJOR: u32 = 16;
 const PASSWORD_BYTES: usize = 16;
 /// Another program may take a free port between the look and the start.
 const PORT_ATTEMPTS_MAX: u32 = 5;
@@ -41,157 +46,27 @@ const PORT_ATTEMPTS_MAX: u32 = 5;
 const REMAINS_TIMEOUT: Duration = Duration::from_secs(15);
 const REMAINS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why there is no server. Each text says what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// Nothing on this machine, and pip got nothing.
-    #[error(
-        "no Postgres server was found: {why}; install your system's Postgres server package (version \
-         {OLDEST_MAJOR} or later), or name the folder of its programs in {BINARIES_VARIABLE}"
-    )]
-    NoServer {
-        /// What stood in the way of getting one.
-        why: String,
-    },
-    /// The override names a folder that will not do.
-    #[error(
-        "{BINARIES_VARIABLE} is {path}, where `initdb` and `postgres` are not both found, or not for the account \
-         that runs the server; correct it or unset it"
-    )]
-    BadOverride {
-        /// What it names.
-        path: PathBuf,
-    },
-    /// Root, on a machine without a lesser account.
-    #[error(
-        "Postgres refuses to run as root, and there is neither an account `postgres` nor `nobody`; make one of \
-         them, or run this as another user"
-    )]
-    NoAccount,
-    /// The account that runs the server cannot get to its files.
-    #[error(
-        "the account that runs Postgres cannot reach {path}; open that folder to others (chmod a+x), or set TMPDIR \
-         to one that is"
-    )]
-    OutOfReach {
-        /// The folder it would have to pass.
-        path: PathBuf,
-    },
-    /// Something stands at our place that somebody else made, or can change.
-    #[error(
-        "{path} belongs to somebody else or can be changed by others; remove it or choose another folder"
-    )]
-    NotOurs {
-        /// The place.
-        path: PathBuf,
-    },
-    /// Two launchers, one folder.
-    #[error("another process runs the Postgres in {path}; stop it first, or use another folder")]
-    InUse {
-        /// The cluster's folder.
-        path: PathBuf,
-    },
-    /// The data were made by another major version.
-    #[error(
-        "{path} was made by Postgres {found}, and the server found is version {wanted}; start over with --fresh \
-         (its data are lost), or name the programs of version {found} in {BINARIES_VARIABLE}"
-    )]
-    OtherVersion {
-        /// The data folder.
-        path: PathBuf,
-        /// Version that made it.
-        found: String,
-        /// Version of the programs.
-        wanted: String,
-    },
-    /// There are data, and no way in.
-    #[error(
-        "{path}, the password of the superuser, is missing; put it back, or start over with --fresh (the data are lost)"
-    )]
-    PasswordLost {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// The port that was asked for is taken.
-    #[error(
-        "port {port} of 127.0.0.1 is in use by another program; stop that one or choose another port"
-    )]
-    PortInUse {
-        /// The port.
-        port: u16,
-    },
-    /// The server ended while it was starting.
-    #[error("Postgres ended while it was starting ({status}); the end of {log} says:\n{tail}")]
-    Exited {
-        /// How it ended.
-        status: String,
-        /// Its log.
-        log: PathBuf,
-        /// The log's last lines.
-        tail: String,
-    },
-    /// The server runs, and takes no connections.
-    #[error("Postgres was not ready after {seconds} s; the end of {log} says:\n{tail}")]
-    NotReady {
-        /// How long it was given.
-        seconds: u64,
-        /// Its log.
-        log: PathBuf,
-        /// The log's last lines.
-        tail: String,
-    },
-    /// The server of an earlier run survives everything.
-    #[error("the Postgres of an earlier run (process {pid}) does not end; end it by hand")]
-    StillRunning {
-        /// Its process id.
-        pid: u32,
-    },
-    /// A program that was run failed.
-    #[error("{program} failed: {said}")]
-    Program {
-        /// Which.
-        program: PathBuf,
-        /// Its own words.
-        said: String,
-    },
-    /// A file or folder could not be used.
-    #[error("could not {doing} {path}")]
-    Io {
-        /// The verb.
-        doing: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ClusterError {
-    let path = path.to_owned();
-    move |source| ClusterError::Io {
-        doing,
-        path,
-        source,
-    }
-}
-
-/// How clients prove that they know the password.
+/// How much work it is to prove that one knows the password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Authentication {
-    /// SCRAM-SHA-256: the password never travels. Costs the client thousands of hash rounds a connection.
+    /// SCRAM-SHA-256 with the thousands of hash rounds that keep a stolen verifier from being guessed.
     #[default]
-    Scram,
-    /// The password as it is, over the loopback interface: for throw-away clusters, whose clients connect
-    /// all the time and are built without optimisation.
-    Cleartext,
+    Strong,
+    /// SCRAM with a single round, or MD5 where the server cannot be told the number of rounds (before version 16).
+    /// For throw-away clusters, whose clients connect all the time and are built without optimisation: it saves
+    /// each connection some 15 ms. The password is random, so there is nothing to guess.
+    Quick,
 }
 
 impl Authentication {
-    fn method(self) -> &'static str {
+    /// What `initdb` of this version has to be told.
+    fn initdb_arguments(self, major: u32) -> &'static [&'static str] {
         match self {
-            Self::Scram => "scram-sha-256",
-            Self::Cleartext => "password",
+            Self::Strong => &["--auth", "scram-sha-256"],
+            Self::Quick if major >= SCRAM_ROUNDS_SETTABLE_MAJOR => {
+                &["--auth", "scram-sha-256", "--set", "scram_iterations=1"]
+            }
+            Self::Quick => &["--auth", "md5"],
         }
     }
 }
@@ -324,7 +199,7 @@ impl Cluster {
             &options.binaries,
             account,
             options.durable,
-            options.authentication.method(),
+            options.authentication,
             &password_file,
         )?;
         let (server, port) = run(options, account, &folder, &data, detached)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +13,9 @@ use koc_chassis::cluster::{self, Binaries, Cluster, ClusterError, ClusterOptions
 use sqlx::{Connection, Executor, PgConnection};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Tells [`the_child_that_runs_a_server`] in which folder.
+/// Tell [`the_child_that_runs_a_server`] in which folder, and that it is to detach it.
 const CHILD_FOLDER: &str = "KOC_CLUSTER_TEST_FOLDER";
+const CHILD_DETACHES: &str = "KOC_CLUSTER_TEST_DETACHES";
 
 /// A cluster's folder of a test's own, erased at its end.
 struct Scratch(PathBuf);
@@ -296,26 +297,30 @@ fn the_child_that_runs_a_server() {
         durable: false,
         ..ClusterOptions::new(folder, binaries())
     };
-    let _cluster = Cluster::start(options).unwrap();
+    let start = match std::env::var_os(CHILD_DETACHES) {
+        Some(_) => Cluster::start_detached,
+        None => Cluster::start,
+    };
+    let _cluster = start(options).unwrap();
     std::io::stdin().lines().for_each(drop);
 }
 
-#[test]
-#[cfg(target_os = "linux")]
-fn a_launcher_that_is_killed_leaves_no_server_behind() {
-    let scratch = Scratch::new();
-    let mut launcher = Command::new(std::env::current_exe().unwrap())
+/// Starts a launcher as a process of its own, kills it as soon as its server is ready, and waits for the server's
+/// end.
+fn kill_a_launcher(scratch: &Scratch, prepare: impl FnOnce(&mut Command)) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "the_child_that_runs_a_server"])
-        .env(CHILD_FOLDER, &scratch.0)
+        .env(CHILD_FOLDER, &scratch.0);
+    prepare(&mut command);
+    let mut launcher = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let is_ready = |data: &Path| {
-        fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|text| text.contains("ready"))
-    };
     wait_for("the server to be ready", || {
-        is_ready(&scratch.data()).then_some(())
+        let text = fs::read_to_string(scratch.data().join("postmaster.pid")).ok()?;
+        text.contains("ready").then_some(())
     });
     assert!(cluster::running(&scratch.0).unwrap().is_some());
 
@@ -327,6 +332,19 @@ fn a_launcher_that_is_killed_leaves_no_server_behind() {
             .unwrap()
             .is_none()
             .then_some(())
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_launcher_that_is_killed_leaves_no_server_behind() {
+    kill_a_launcher(&Scratch::new(), |_| {});
+}
+
+#[test]
+fn a_launcher_that_is_killed_before_it_lets_go_leaves_no_detached_server_behind() {
+    kill_a_launcher(&Scratch::new(), |command| {
+        command.env(CHILD_DETACHES, "1");
     });
 }
 

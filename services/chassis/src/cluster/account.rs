@@ -11,7 +11,8 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use super::{ClusterError, io_error, process};
+use super::error::{ClusterError, io_error};
+use super::process;
 
 /// Bytes of the hash in the name of a replacement folder.
 const PLACE_HASH_BYTES: usize = 8;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::account::Account;
-use super::{ClusterError, io_error, process};
+use super::error::{ClusterError, io_error};
+use super::process;
 
 /// Names the folder of `initdb` and `postgres`, and ends the search there.
 pub const BINARIES_VARIABLE: &str = "KOC_PG_BIN";

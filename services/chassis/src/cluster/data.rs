@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::binaries::{Binaries, output};
+use super::error::{ClusterError, io_error};
 use super::process::{self, Signal};
-use super::{ClusterError, SUPERUSER, io_error};
+use super::{Authentication, SUPERUSER};
 
 /// How long a leftover server gets for each harder way of being stopped.
 const STOP_STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -135,7 +136,7 @@ pub(super) fn prepare(
     binaries: &Binaries,
     account: Account,
     durable: bool,
-    method: &str,
+    authentication: Authentication,
     password_file: &Path,
 ) -> Result<(), ClusterError> {
     let version = data.join("PG_VERSION");
@@ -161,16 +162,18 @@ pub(super) fn prepare(
     let part = folder.join("data.part");
     remove_tree(&part)?;
     let mut command = account.command(&binaries.program("initdb"));
+    command.args(authentication.initdb_arguments(binaries.major()?));
     command.args([
         "--username",
         SUPERUSER,
-        "--auth",
-        method,
         "--encoding",
         "UTF8",
+        "--locale",
+        "C",
     ]);
     command
-        .args(["--locale", "C", "--no-instructions", "--pwfile"])
+        .arg("--no-instructions")
+        .arg("--pwfile")
         .arg(password_file);
     if !durable {
         command.arg("--no-sync");

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::data::{self, PidFile};
+use super::error::{ClusterError, io_error};
 use super::process::{self, Signal};
-use super::{ClusterError, io_error};
 
 /// Recovery after a crash is the slowest start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Server {
         log: &Path,
         detached: bool,
     ) -> Result<Self, ClusterError> {
-        let previous = log.with_extension("log.previous");
+        let previous = log.with_file_name("log.previous");
         if log.exists() {
             fs::rename(log, &previous).map_err(io_error("set aside", log))?;
         }
