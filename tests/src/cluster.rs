@@ -34,6 +34,7 @@ mod lease;
 mod watchdog;
 
 pub use lease::Lease;
+pub(crate) use lease::{LOCK_CLASS, LOCK_LEASE};
 
 /// Raise this when the settings below or anything that is stored changes: clusters of another format are left
 /// to those who still use them.

@@ -1,9 +1,11 @@
 //! A database for each test, copied from a template that is made once.
 //!
-//! **How it stays small.** A database takes some 8 MB. When a [`TestDatabase`] is dropped its removal is handed to a
-//! thread, so that the test does not wait for it. Where each test is a process, that process ends first; so a
-//! database's name holds the lease of the process that made it, and whoever asks for a database also has those
-//! removed whose lease is gone. There are never many more than tests that run at the moment.
+//! **How it stays small.** A database takes some 8 MB. Removing one means a checkpoint, which takes longer than many
+//! a test, but several that are removed at the same time share it. So a database that is done with is only noted,
+//! and whoever asks for a new one when [`REMOVAL_BATCH`] have gathered removes them first, all at once. Where each
+//! test is a process, nobody is left to note anything: a database's name holds the lease of the process that made it,
+//! and those whose lease is gone are removed as well. The copies themselves are made file by file, past the
+//! server's buffers, so that a checkpoint has little to write.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,19 +13,26 @@ use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::cluster::{self, Lease};
+use crate::cluster::{self, LOCK_CLASS, LOCK_LEASE, Lease};
 
 /// Held while a template is being made. One for all: what makes a template may also make roles, which all databases
 /// of a cluster share, and two that make the same role at the same time disturb each other.
 const LOCK_TEMPLATES: i64 = 0x6b6f_6374_656d_706c;
 /// Held while a template is being copied, so that no two copies get into each other's way.
 const LOCK_COPY: i64 = 0x6b6f_6363_6f70_7921;
+/// Held while databases are being removed, as one of the pairs of [`LOCK_CLASS`].
+const LOCK_REMOVAL: i32 = 3;
+/// How many databases may lie about before they are removed.
+const REMOVAL_BATCH: usize = 16;
+/// How many of them are removed at the same time.
+const REMOVAL_CONNECTIONS: usize = 8;
 /// Part of a key that is kept readable in the template's name; Postgres cuts names at 63 bytes.
 const KEY_READABLE_MAX_BYTES: usize = 24;
 
-/// A database of a test's own. Dropping it has it removed.
+/// A database of a test's own. Dropping it has it removed, if not at once.
 #[derive(Debug)]
 pub struct TestDatabase {
     url: String,
@@ -47,7 +56,7 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        self.lease.drop_database(std::mem::take(&mut self.name));
+        self.lease.discard(std::mem::take(&mut self.name));
     }
 }
 
@@ -90,8 +99,8 @@ where
     F: FnOnce(String) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    lease.sweep();
     let mut admin = PgConnection::connect(lease.url().as_str()).await?;
+    tidy(lease, &mut admin).await?;
     let template = Template::of(key);
     if !template.exists(&mut admin).await? {
         lock(&mut admin, LOCK_TEMPLATES).await?;
@@ -104,7 +113,10 @@ where
     lock(&mut admin, LOCK_COPY).await?;
     run(
         &mut admin,
-        format!("CREATE DATABASE {name} TEMPLATE {}", template.finished),
+        format!(
+            "CREATE DATABASE {name} TEMPLATE {} STRATEGY FILE_COPY",
+            template.finished
+        ),
     )
     .await?;
     // Closing the connection gives the lock back.
@@ -114,6 +126,65 @@ where
         name,
         lease,
     })
+}
+
+/// Removes what is no longer needed, once there is enough of it, unless somebody else is at it.
+async fn tidy(lease: &Lease, admin: &mut PgConnection) -> anyhow::Result<()> {
+    if abandoned(admin).await?.len() + lease.discarded().len() < REMOVAL_BATCH {
+        return Ok(());
+    }
+    let first = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(LOCK_REMOVAL)
+        .fetch_one(&mut *admin)
+        .await?;
+    if !first {
+        return Ok(());
+    }
+    // Read again: whoever held the lock before may have removed them.
+    let mut names = abandoned(admin).await?;
+    names.append(&mut lease.discarded());
+    let share = names.len().div_ceil(REMOVAL_CONNECTIONS).max(1);
+    let mut removals = JoinSet::new();
+    for names in names.chunks(share) {
+        let (url, names) = (lease.url().clone(), names.to_vec());
+        removals.spawn(async move {
+            let mut connection = PgConnection::connect(url.as_str()).await?;
+            for name in names {
+                // By force: what a test left connected must not keep its database.
+                run(
+                    &mut connection,
+                    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+                )
+                .await?;
+            }
+            connection.close().await
+        });
+    }
+    while let Some(removal) = removals.join_next().await {
+        removal??;
+    }
+    sqlx::query("SELECT pg_advisory_unlock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(LOCK_REMOVAL)
+        .execute(admin)
+        .await?;
+    Ok(())
+}
+
+/// The databases whose name holds a lease that no longer exists.
+async fn abandoned(admin: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT datname::text
+           FROM pg_database
+          WHERE substring(datname FROM '^koc_test_([0-9]+)_')::int NOT IN (
+                    SELECT pid FROM pg_locks
+                     WHERE locktype = 'advisory' AND classid::int = $1 AND objid::int = $2 AND granted)",
+    )
+    .bind(LOCK_CLASS)
+    .bind(LOCK_LEASE)
+    .fetch_all(admin)
+    .await
 }
 
 /// The names of a template.

@@ -137,23 +137,36 @@ async fn a_connection_left_open_while_making_a_template_does_not_keep_it_from_be
     assert_eq!(names(database.url()).await, ["of the template"]);
 }
 
+/// Makes databases until `name` has gone: they are removed several at a time.
+async fn goes_away(name: &str) {
+    for _ in 0..32 {
+        if databases_like(name).await.is_empty() {
+            return;
+        }
+        drop(database::from_template("empty", |_| async { Ok(()) }).await);
+    }
+    wait::until("the database to go away", PATIENCE, || async {
+        databases_like(name).await.is_empty().then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
-async fn a_dropped_database_goes_away_even_while_somebody_is_connected() {
+async fn a_dropped_database_is_removed_even_while_somebody_is_connected() {
     let database = database::from_template("empty", |_| async { Ok(()) }).await;
+    let other = database::from_template("empty", |_| async { Ok(()) }).await;
     let name = database.name().to_owned();
     let _guest = connect(database.url()).await;
     assert_eq!(databases_like(&name).await, [name.clone()]);
 
     drop(database);
 
-    wait::until("the database to go away", PATIENCE, || async {
-        databases_like(&name).await.is_empty().then_some(())
-    })
-    .await;
+    goes_away(&name).await;
+    assert_eq!(databases_like(other.name()).await, [other.name()]);
 }
 
 #[tokio::test]
-async fn a_database_whose_process_was_killed_goes_away_with_the_next_request() {
+async fn a_database_whose_process_was_killed_is_removed() {
     // No lease has this number: Postgres hands out process ids above it.
     let abandoned = format!("koc_test_1_{}", Uuid::new_v4().simple());
     let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {abandoned}"));
@@ -162,12 +175,7 @@ async fn a_database_whose_process_was_killed_goes_away_with_the_next_request() {
         .await
         .unwrap();
 
-    let _database = database::from_template("empty", |_| async { Ok(()) }).await;
-
-    wait::until("the abandoned database to go away", PATIENCE, || async {
-        databases_like(&abandoned).await.is_empty().then_some(())
-    })
-    .await;
+    goes_away(&abandoned).await;
 }
 
 /// Run by itself it joins and leaves a cluster; with the variables set it is the other process of the tests below.

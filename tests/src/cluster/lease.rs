@@ -1,27 +1,25 @@
 //! Holding on to a cluster: a connection with an advisory lock, kept by a thread of its own.
 //!
 //! A thread, because a test's runtime ends with the test and would take the connection along, and because joining
-//! must also work where no runtime is. It removes databases that nobody needs any more, too.
+//! must also work where no runtime is.
 
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::oneshot;
 
 use super::SuperuserUrl;
 
 /// Advisory locks in database `postgres`, as pairs of one class and a purpose.
-pub(super) const LOCK_CLASS: i32 = 0x4b4f43;
+pub(crate) const LOCK_CLASS: i32 = 0x4b4f43;
 /// Shared: uses the cluster. Exclusive: ends it.
-pub(super) const LOCK_LEASE: i32 = 1;
+pub(crate) const LOCK_LEASE: i32 = 1;
 /// Held by the watchdog for its lifetime.
 pub(super) const LOCK_WATCHDOG: i32 = 2;
-/// Held while abandoned databases are being removed.
-const LOCK_SWEEP: i32 = 3;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -31,33 +29,27 @@ pub struct Lease {
     url: SuperuserUrl,
     backend: i32,
     watched: bool,
-    work: UnboundedSender<Work>,
+    /// Databases of this process that it needs no longer.
+    discarded: Mutex<Vec<String>>,
     /// Taken when the lease is dropped.
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-enum Work {
-    Drop(String),
-    Sweep,
-    End,
+    thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Lease {
     pub(super) fn take(url: &SuperuserUrl) -> anyhow::Result<Self> {
-        let (work, jobs) = unbounded_channel();
+        let (end, ended) = oneshot::channel();
         let (say, hear) = mpsc::channel();
         let own_url = url.clone();
         let thread = thread::Builder::new()
             .name("cluster-lease".into())
-            .spawn(move || keep(&own_url, jobs, &say))?;
+            .spawn(move || keep(&own_url, ended, &say))?;
         let (backend, watched) = hear.recv().context("the thread of the lease ended")??;
         Ok(Self {
             url: url.clone(),
             backend,
             watched,
-            work,
-            thread: Some(thread),
+            discarded: Mutex::default(),
+            thread: Some((end, thread)),
         })
     }
 
@@ -77,22 +69,23 @@ impl Lease {
         self.watched
     }
 
-    /// Has a database removed, soon.
-    pub(crate) fn drop_database(&self, name: String) {
-        // The thread is gone only when the connection is, and then so is the cluster.
-        let _ = self.work.send(Work::Drop(name));
+    /// Notes that a database of this process is needed no longer.
+    pub(crate) fn discard(&self, database: String) {
+        self.discarded().push(database);
     }
 
-    /// Has the databases removed whose users are gone, soon.
-    pub(crate) fn sweep(&self) {
-        let _ = self.work.send(Work::Sweep);
+    /// The databases noted so far.
+    pub(crate) fn discarded(&self) -> MutexGuard<'_, Vec<String>> {
+        self.discarded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let _ = self.work.send(Work::End);
-        if let Some(thread) = self.thread.take() {
+        if let Some((end, thread)) = self.thread.take() {
+            let _ = end.send(());
             // It reports what goes wrong when the lease is taken; at the end there is nothing left to go wrong.
             let _ = thread.join();
         }
@@ -150,28 +143,20 @@ pub(super) fn prepare(url: &SuperuserUrl) -> anyhow::Result<()> {
 type Taken = anyhow::Result<(i32, bool)>;
 
 /// The life of a lease's thread.
-fn keep(url: &SuperuserUrl, mut jobs: UnboundedReceiver<Work>, say: &mpsc::Sender<Taken>) {
+fn keep(url: &SuperuserUrl, ended: oneshot::Receiver<()>, say: &mpsc::Sender<Taken>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return drop(say.send(Err(error))),
     };
     runtime.block_on(async {
-        let mut connection = match take(url).await {
+        match take(url).await {
             Ok((connection, backend, watched)) => {
                 let _ = say.send(Ok((backend, watched)));
-                connection
+                let _ = ended.await;
+                let _ = connection.close().await;
             }
-            Err(error) => return drop(say.send(Err(error))),
-        };
-        while let Some(job) = jobs.recv().await {
-            // Tidying is done as well as it can be: a database that stays is removed with the cluster.
-            let _ = match job {
-                Work::Drop(name) => drop_database(&mut connection, &name).await,
-                Work::Sweep => sweep(&mut connection).await,
-                Work::End => break,
-            };
+            Err(error) => drop(say.send(Err(error))),
         }
-        let _ = connection.close().await;
     });
 }
 
@@ -192,43 +177,4 @@ async fn take(url: &SuperuserUrl) -> anyhow::Result<(PgConnection, i32, bool)> {
     .fetch_one(&mut connection)
     .await?;
     Ok((connection, backend, watched))
-}
-
-/// Forced: what a test leaves connected must not keep its database. The name is the harness's own.
-async fn drop_database(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
-    let sql = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Removes the databases whose name holds a lease that no longer exists. One process at a time is enough.
-async fn sweep(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let try_lock = "SELECT pg_try_advisory_lock($1, $2)";
-    let first = sqlx::query_scalar::<_, bool>(try_lock)
-        .bind(LOCK_CLASS)
-        .bind(LOCK_SWEEP);
-    if !first.fetch_one(&mut *connection).await? {
-        return Ok(());
-    }
-    let abandoned = sqlx::query_scalar::<_, String>(
-        r"SELECT datname::text
-            FROM pg_database
-           WHERE substring(datname FROM '^koc_test_([0-9]+)_')::int NOT IN (
-                     SELECT pid FROM pg_locks
-                      WHERE locktype = 'advisory' AND classid::int = $1 AND objid::int = $2 AND granted)",
-    )
-    .bind(LOCK_CLASS)
-    .bind(LOCK_LEASE)
-    .fetch_all(&mut *connection)
-    .await?;
-    for name in abandoned {
-        drop_database(connection, &name).await?;
-    }
-    let unlock = sqlx::query("SELECT pg_advisory_unlock($1, $2)")
-        .bind(LOCK_CLASS)
-        .bind(LOCK_SWEEP);
-    unlock.execute(connection).await?;
-    Ok(())
 }
