@@ -157,7 +157,7 @@ async fn tidy(lease: &Lease, admin: &mut PgConnection) -> anyhow::Result<()> {
                 }
             }
             connection.close().await?;
-            sqlx::Result::Ok(stay)
+            Ok::<_, sqlx::Error>(stay)
         });
     }
     while let Some(removal) = removals.join_next().await {
