@@ -1,4 +1,8 @@
 //! The harness itself: what all other tests take for granted.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -142,7 +146,7 @@ async fn a_dropped_database_is_removed_even_while_somebody_is_connected() {
     let other = database::from_template("empty", |_| async { Ok(()) }).await;
     let name = database.name().to_owned();
     let _guest = connect(database.url()).await;
-    assert_eq!(databases_like(&name).await, [name.clone()]);
+    assert_eq!(databases_like(&name).await, [name.as_str()]);
 
     drop(database);
 
@@ -152,7 +156,7 @@ async fn a_dropped_database_is_removed_even_while_somebody_is_connected() {
 
 #[tokio::test]
 async fn a_database_whose_process_was_killed_is_removed() {
-    // No lease has this number: Postgres hands out process ids above it.
+    // No lease has this number: process 1 is never a server's.
     let abandoned = format!("koc_test_1_{}", Uuid::new_v4().simple());
     let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {abandoned}"));
     raw_sql(create).execute(&mut connect(cluster::shared().as_str()).await).await.unwrap();

@@ -14,6 +14,7 @@ mod region;
 mod rejects;
 mod row;
 mod source;
+mod upload;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek};
@@ -23,6 +24,7 @@ use csv::StringRecord;
 
 pub(crate) use mapping::{Mapping, Motivation, Purpose};
 pub(crate) use rejects::RejectFile;
+pub(crate) use upload::{Counts, Import, Uploader};
 
 use source::{END_MARK, Lines, SWALLOWED_END};
 

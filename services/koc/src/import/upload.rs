@@ -6,7 +6,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use csv::StringRecord;
 use koc_chassis::{clock, peer::PeerChannel};
-use koc_proto::koc::registry::v1::{self as pb, sync_service_client::SyncServiceClient};
+use koc_proto::{
+    google::rpc::Status as Wire,
+    koc::registry::v1::{self as pb, sync_service_client::SyncServiceClient},
+};
 use std::{
     fs::File,
     io::{Read, Seek},
@@ -16,7 +19,8 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic_types::StatusExt;
+use tonic::Status;
+use tonic_types::RpcStatusExt;
 
 /// Rows in one batch: what the registry takes at once.
 const BATCH: usize = 500;
@@ -130,7 +134,14 @@ pub struct Uploader {
     programme: String,
     source_system: String,
     dry_run: bool,
-    stream: Option<(mpsc::Sender<pb::SyncMembersRequest>, tonic::Streaming<pb::SyncMembersResponse>, i64)>,
+    stream: Option<Open>,
+}
+
+struct Open {
+    sender: mpsc::Sender<pb::SyncMembersRequest>,
+    answers: tonic::Streaming<pb::SyncMembersResponse>,
+    /// Number of the last batch that was sent.
+    sent: i64,
 }
 
 struct Pending {
@@ -214,23 +225,101 @@ impl Uploader {
         }
     }
 
-    async fn try_send(&mut self, rows: Vec<pb::MemberRow>) -> Result<Vec<pb::MemberRowResult>, tonic::Status> {
-        let lost = || tonic::Status::unavailable("the stream ended");
-        let (sender, mut answers, sent) = match self.stream.take() {
+    async fn try_send(&mut self, rows: Vec<pb::MemberRow>) -> Result<Vec<pb::MemberRowResult>, Status> {
+        let lost = || Status::unavailable("the stream ended");
+        let mut open = match self.stream.take() {
             Some(open) => open,
             None => {
                 let (sender, receiver) = mpsc::channel(1);
-                // The registry answers with the first batch, so the batch must be on its way before the answer is waited for.
-                let request = self.request(1, rows.clone());
-                sender.send(request).await.map_err(|_| lost())?;
                 let answers = self.client.sync_members(ReceiverStream::new(receiver)).await?.into_inner();
-                (sender, answers, 1)
+                Open { sender, answers, sent: 0 }
             }
         };
-        let number = if sent == 1 && self.stream.is_none() && answers_pending(sent) { 1 } else { sent };
-        let _ = number;
-        let results = self.exchange(&sender, &mut answers, sent, rows).await?;
-        self.stream = Some((sender, answers, sent + 1));
-        Ok(results)
+        open.sent += 1;
+        let request = pb::SyncMembersRequest {
+            programme_id: self.programme.clone(),
+            source_system: self.source_system.clone(),
+            batch_number: open.sent,
+            rows,
+            validate_only: self.dry_run,
+        };
+        // When the server has ended the stream, its reason is in the answers.
+        let sent = open.sender.send(request).await;
+        let answer = open.answers.message().await?.ok_or_else(lost)?;
+        sent.map_err(|_| lost())?;
+        if answer.committed_through != open.sent {
+            return Err(Status::data_loss(format!("batch {} was answered as {}", open.sent, answer.committed_through)));
+        }
+        self.stream = Some(open);
+        Ok(answer.results)
     }
+}
+
+fn to_row(mapped: MappedRow) -> pb::MemberRow {
+    pb::MemberRow {
+        external_id: mapped.external_id,
+        source_time: Some(clock::to_proto(mapped.source_time)),
+        profile: Some(pb::MemberProfile {
+            display_name: mapped.display_name.unwrap_or_default(),
+            email: mapped.email.unwrap_or_default(),
+            phone: mapped.phone.unwrap_or_default(),
+            region_code: mapped.region.unwrap_or_default(),
+            city: mapped.city.unwrap_or_default(),
+            channels: mapped
+                .channels
+                .into_iter()
+                .map(|c| pb::Channel { platform: c.platform, handle: c.handle, followers: c.followers })
+                .collect(),
+            vehicles: mapped
+                .vehicles
+                .into_iter()
+                .map(|v| pb::Vehicle { model: v.model.unwrap_or_default(), vin: v.vin.unwrap_or_default() })
+                .collect(),
+            motivations: mapped.motivations.into_iter().map(|m| motivation(m).into()).collect(),
+            tags: mapped.tags,
+            consents: mapped
+                .consents
+                .into_iter()
+                .map(|c| pb::Consent { purpose: purpose(c.purpose).into(), granted: c.granted })
+                .collect(),
+        }),
+        clear_fields: Vec::new(),
+    }
+}
+
+fn motivation(motivation: Motivation) -> pb::Motivation {
+    match motivation {
+        Motivation::Helping => pb::Motivation::Helping,
+        Motivation::Mastery => pb::Motivation::Mastery,
+        Motivation::Gathering => pb::Motivation::Gathering,
+        Motivation::Recognition => pb::Motivation::Recognition,
+        Motivation::Reward => pb::Motivation::Reward,
+    }
+}
+
+fn purpose(purpose: Purpose) -> pb::ConsentPurpose {
+    match purpose {
+        Purpose::Participation => pb::ConsentPurpose::Participation,
+        Purpose::Profiling => pb::ConsentPurpose::Profiling,
+        Purpose::ContentUse => pb::ConsentPurpose::ContentUse,
+        Purpose::Contact => pb::ConsentPurpose::Contact,
+    }
+}
+
+/// What the registry said against a row, in the shape of the file's own rejects.
+fn reasons(line: u64, status: Option<&Wire>) -> Vec<Reject> {
+    let Some(status) = status else { return Vec::new() };
+    let whole = tonic_types::Status { code: status.code, message: status.message.clone(), details: status.details.clone() };
+    let details = whole.get_error_details();
+    let violations = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
+    let reject = |column: &str, reason: &str| Reject {
+        line,
+        column: column.to_owned(),
+        reason: reason.to_owned(),
+        value_shape: String::new(),
+    };
+    if violations.is_empty() {
+        return vec![reject("", &status.message)];
+    }
+    violations.iter().map(|v| reject(&v.field, &v.description)).collect()
 }
