@@ -75,9 +75,7 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     // Starting the cluster blocks for a second or two, and not only this test's own runtime may be waiting.
-    let lease = tokio::task::spawn_blocking(cluster::shared_lease)
-        .await
-        .expect("the cluster was joined");
+    let lease = tokio::task::spawn_blocking(cluster::shared_lease).await.expect("the cluster was joined");
     match copy(lease, key, init).await {
         Ok(database) => database,
         Err(error) => panic!("no database from template {key}: {error:#}"),
@@ -111,18 +109,10 @@ where
     }
     let name = format!("koc_test_{}_{}", lease.backend(), Uuid::new_v4().simple());
     lock(&mut admin, LOCK_COPY).await?;
-    run(
-        &mut admin,
-        format!("CREATE DATABASE {name} TEMPLATE {}", template.finished),
-    )
-    .await?;
+    run(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {}", template.finished)).await?;
     // Closing the connection gives the lock back.
     admin.close().await?;
-    Ok(TestDatabase {
-        url: lease.url().database(&name),
-        name,
-        lease,
-    })
+    Ok(TestDatabase { url: lease.url().database(&name), name, lease })
 }
 
 /// Removes what is no longer needed, once there is enough of it, unless somebody else is at it.
@@ -163,11 +153,7 @@ async fn tidy(lease: &Lease, admin: &mut PgConnection) -> anyhow::Result<()> {
     while let Some(removal) = removals.join_next().await {
         lease.discarded().append(&mut removal??);
     }
-    sqlx::query("SELECT pg_advisory_unlock($1, $2)")
-        .bind(LOCK_CLASS)
-        .bind(LOCK_REMOVAL)
-        .execute(admin)
-        .await?;
+    sqlx::query("SELECT pg_advisory_unlock($1, $2)").bind(LOCK_CLASS).bind(LOCK_REMOVAL).execute(admin).await?;
     Ok(())
 }
 
@@ -198,22 +184,13 @@ impl Template {
     fn of(key: &str) -> Self {
         let readable: String = key
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_lowercase()
-                } else {
-                    '_'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
             .take(KEY_READABLE_MAX_BYTES)
             .collect();
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let name = format!("{readable}_{:016x}", hasher.finish());
-        Self {
-            finished: format!("koc_template_{name}"),
-            unfinished: format!("koc_making_{name}"),
-        }
+        Self { finished: format!("koc_template_{name}"), unfinished: format!("koc_making_{name}") }
     }
 
     async fn exists(&self, admin: &mut PgConnection) -> sqlx::Result<bool> {
@@ -225,43 +202,21 @@ impl Template {
 
     /// Under its final name a template is whole: the name is given last. No one may connect to it, for that would
     /// keep it from being copied.
-    async fn make<F, Fut>(
-        &self,
-        lease: &Lease,
-        admin: &mut PgConnection,
-        init: F,
-    ) -> anyhow::Result<()>
+    async fn make<F, Fut>(&self, lease: &Lease, admin: &mut PgConnection, init: F) -> anyhow::Result<()>
     where
         F: FnOnce(String) -> Fut,
         Fut: Future<Output = anyhow::Result<()>>,
     {
-        let Self {
-            finished,
-            unfinished,
-        } = self;
-        run(
-            admin,
-            format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)"),
-        )
-        .await?;
+        let Self { finished, unfinished } = self;
+        run(admin, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await?;
         run(admin, format!("CREATE DATABASE {unfinished}")).await?;
-        init(lease.url().database(unfinished))
-            .await
-            .context("making the template")?;
-        run(
-            admin,
-            format!("ALTER DATABASE {unfinished} ALLOW_CONNECTIONS false"),
-        )
-        .await?;
+        init(lease.url().database(unfinished)).await.context("making the template")?;
+        run(admin, format!("ALTER DATABASE {unfinished} ALLOW_CONNECTIONS false")).await?;
         sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
             .bind(unfinished)
             .execute(&mut *admin)
             .await?;
-        run(
-            admin,
-            format!("ALTER DATABASE {unfinished} RENAME TO {finished}"),
-        )
-        .await?;
+        run(admin, format!("ALTER DATABASE {unfinished} RENAME TO {finished}")).await?;
         Ok(())
     }
 }
@@ -273,17 +228,11 @@ async fn run(admin: &mut PgConnection, sql: String) -> sqlx::Result<()> {
 }
 
 async fn lock(admin: &mut PgConnection, key: i64) -> sqlx::Result<()> {
-    sqlx::query("SELECT pg_advisory_lock($1)")
-        .bind(key)
-        .execute(admin)
-        .await?;
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(key).execute(admin).await?;
     Ok(())
 }
 
 async fn unlock(admin: &mut PgConnection, key: i64) -> sqlx::Result<()> {
-    sqlx::query("SELECT pg_advisory_unlock($1)")
-        .bind(key)
-        .execute(admin)
-        .await?;
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(key).execute(admin).await?;
     Ok(())
 }
