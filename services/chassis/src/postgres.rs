@@ -6,7 +6,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{str::FromStr, sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 /// Longest statement; calls end sooner by their deadline.
 const STATEMENT_TIMEOUT: &str = "60s";
@@ -127,8 +127,9 @@ impl Db {
         self.facts.notified().await;
     }
 
-    pub(crate) async fn jobs_woken(&self) {
-        self.jobs.notified().await;
+    /// Ends at the first [`Self::wake`] after this call, awaited by then or not.
+    pub(crate) fn jobs_woken(&self) -> Notified<'_> {
+        self.jobs.notified()
     }
 
     pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, sqlx::Error> {
