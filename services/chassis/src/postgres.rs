@@ -44,8 +44,8 @@ pub struct Schema {
 pub enum DatabaseError {
     #[error("the database address is not of the form postgres://user:password@host:port/database")]
     Address(#[source] sqlx::Error),
-    #[error("the schema {schema} is at version {found}, this program needs {needed}: run `koc migrate {schema}`")]
-    NotMigrated { schema: &'static str, found: i64, needed: i64 },
+    #[error("the schema {schema} lacks the migration {missing}: run `koc migrate {schema}`")]
+    NotMigrated { schema: &'static str, missing: i64 },
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     #[error("the migration failed")]
@@ -76,19 +76,21 @@ impl Db {
     /// Waits until the database answers and its schema is as new as `schema` needs. A missing migration is an error at once: it
     /// is made by a command, never at serve.
     pub async fn ready(&self, schema: &Schema) -> Result<(), DatabaseError> {
-        let needed = schema.migrations.iter().map(|m| m.version).max().unwrap_or(0);
+        // Each one: the chassis's own have lower versions than the services', so the highest says nothing of them.
+        let needed = || CHASSIS_MIGRATIONS.iter().chain(schema.migrations.iter()).map(|m| m.version);
         loop {
-            let found = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await;
+            let found =
+                sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool).await;
             match found {
-                Ok(Some(found)) if found >= needed => return Ok(()),
                 Ok(found) => {
-                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: found.unwrap_or(0), needed });
+                    return match needed().find(|version| !found.contains(version)) {
+                        None => Ok(()),
+                        Some(missing) => Err(DatabaseError::NotMigrated { schema: schema.name, missing }),
+                    };
                 }
                 // 42P01: the table is not there at all.
                 Err(error) if error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("42P01")) => {
-                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: 0, needed });
+                    return Err(DatabaseError::NotMigrated { schema: schema.name, missing: needed().min().unwrap_or(0) });
                 }
                 Err(error) if crate::fault::is_transient(&error) => {
                     tracing::warn!(error = %error, "waiting for the database");
