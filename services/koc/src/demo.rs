@@ -12,7 +12,7 @@ mod work;
 
 use crate::client::TokenArgs;
 use clap::Args;
-use koc_chassis::telemetry;
+use koc_chassis::{context, telemetry};
 use sample::Sample;
 use stage::Stage;
 use std::process::ExitCode;
@@ -87,7 +87,7 @@ async fn play(stage: &Stage) -> anyhow::Result<bool> {
         money::plan(stage, plan).await?;
         // One trace follows the part of the cast whose post goes viral, from the offer to the decision.
         let span = tracing::info_span!("story", quarter = plan.quarter);
-        story = stage::trace_id(&span);
+        story = span.in_scope(context::trace_id);
         let done = work::play(stage, plan, &span).await?;
         money::pay(stage, plan, &done).await?;
         effect::measure(stage, plan, &done).await?;

@@ -29,6 +29,7 @@ pub struct Sample {
 pub struct Programme {
     pub name: String,
     pub currency: String,
+    #[serde(deserialize_with = "crate::import::time_zone")]
     pub time_zone: Tz,
     pub source_system: String,
 }

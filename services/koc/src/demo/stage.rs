@@ -11,9 +11,7 @@ use koc_proto::{
     google::r#type::Money as Wire,
     koc::{budget::v1 as budget, feed::v1::Change, measurement::v1 as measurement, registry::v1 as registry, task::v1 as task},
 };
-use opentelemetry::trace::TraceContextExt;
 use std::collections::BTreeMap;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
 /// Who acts in the demo, by their part.
@@ -159,13 +157,6 @@ impl Stage {
 #[allow(clippy::print_stdout)]
 fn tell(text: &str) {
     println!("{text}");
-}
-
-/// The id of the trace that a span belongs to.
-pub fn trace_id(span: &tracing::Span) -> Option<String> {
-    let context = span.context();
-    let span = context.span().span_context().clone();
-    span.is_valid().then(|| span.trace_id().to_string())
 }
 
 /// Tells which services a trace crossed, by the facts they published under it.
