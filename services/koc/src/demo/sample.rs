@@ -14,7 +14,6 @@ pub const MAPPING: &str = include_str!("../../sample/hubspot.toml");
 #[derive(Debug, Deserialize)]
 pub struct Sample {
     pub programme: Programme,
-    pub value_model: ValueModel,
     pub decision_policy: DecisionPolicy,
     pub plans: Vec<Plan>,
     pub reserve: Reserve,
@@ -32,12 +31,6 @@ pub struct Programme {
     #[serde(deserialize_with = "crate::import::time_zone")]
     pub time_zone: Tz,
     pub source_system: String,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct ValueModel {
-    #[allow(dead_code, reason = "says how the readings were made; the readings carry the margin itself")]
-    pub margin_per_order_cny: String,
 }
 
 #[derive(Debug, Deserialize)]
