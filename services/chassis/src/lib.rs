@@ -1,8 +1,9 @@
 //! What all services of the suite share. Each piece is used by all of them; nothing here knows what a service is for.
 //!
-//! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`auth`],
+//! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`auth`], [`token`],
 //! [`admission`], [`gate`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`], [`job`], [`peer`]), and
-//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`server`]).
+//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`server`]); and apart from all,
+//! a private Postgres for development and tests ([`cluster`]).
 
 pub mod clock;
 pub mod ids;
@@ -15,6 +16,7 @@ pub mod admission;
 pub mod auth;
 pub mod context;
 pub mod gate;
+pub mod token;
 
 pub mod consumer;
 pub mod feed;
@@ -27,3 +29,5 @@ pub mod config;
 pub mod postgres;
 pub mod server;
 pub mod telemetry;
+
+pub mod cluster;

@@ -37,33 +37,38 @@ pub fn connect(url: &str, token: Token) -> Result<PeerChannel, tonic::transport:
     Ok(InterceptedService::new(OtelGrpcLayer.layer(channel), Outgoing { token }))
 }
 
-/// The token that this service shows to its peers, read from a file.
-#[derive(Debug, Clone)]
+/// The token that a caller shows: read from a file, again from time to time, or given as it is.
+#[derive(Clone)]
 pub struct Token {
-    path: PathBuf,
+    path: Option<PathBuf>,
     read: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Token {
     pub fn from_file(path: PathBuf) -> Self {
-        Self { path, read: Arc::default() }
+        Self { path: Some(path), read: Arc::default() }
+    }
+
+    pub fn fixed(token: String) -> Self {
+        Self { path: None, read: Arc::new(Mutex::new(Some((Instant::now(), token)))) }
     }
 
     fn get(&self) -> std::io::Result<String> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((when, token)) = read.as_ref()
-            && when.elapsed() < TOKEN_REREAD
+            && (self.path.is_none() || when.elapsed() < TOKEN_REREAD)
         {
             return Ok(token.clone());
         }
-        let token = std::fs::read_to_string(&self.path)?.trim().to_owned();
+        let path = self.path.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        let token = std::fs::read_to_string(path)?.trim().to_owned();
         *read = Some((Instant::now(), token.clone()));
         Ok(token)
     }
 }
 
 /// Adds what goes along with a call to a peer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outgoing {
     token: Token,
 }
@@ -71,8 +76,8 @@ pub struct Outgoing {
 impl Interceptor for Outgoing {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let token = self.token.get().map_err(|error| {
-            tracing::error!(path = %self.token.path.display(), error = %error, "the token for peers cannot be read");
-            Status::unavailable("this service has no token for its peers")
+            tracing::error!(path = ?self.token.path, error = %error, "the token for peers cannot be read");
+            Status::unavailable("there is no token to call with")
         })?;
         let bearer: MetadataValue<Ascii> =
             format!("Bearer {token}").parse().map_err(|_| Status::internal("the token for peers is not text"))?;

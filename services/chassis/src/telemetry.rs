@@ -34,6 +34,8 @@ pub enum TelemetryError {
 
 /// Sets up the process's telemetry for a service. Needs a tokio runtime.
 pub fn init(service: &'static str, log: &str, otlp_endpoint: Option<&str>) -> Result<Telemetry, TelemetryError> {
+    // An empty variable in a manifest means: no collector.
+    let otlp_endpoint = otlp_endpoint.filter(|endpoint| !endpoint.is_empty());
     global::set_text_map_propagator(TraceContextPropagator::new());
     let resource = Resource::builder()
         .with_service_name(service)

@@ -14,6 +14,7 @@ mod region;
 mod rejects;
 mod row;
 mod source;
+mod upload;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek};
@@ -21,8 +22,9 @@ use std::io::{self, Read, Seek};
 use chrono::{DateTime, Utc};
 use csv::StringRecord;
 
-pub(crate) use mapping::{Mapping, Motivation, Purpose};
+pub(crate) use mapping::{Mapping, Motivation, Purpose, time_zone};
 pub(crate) use rejects::RejectFile;
+pub(crate) use upload::{Import, Uploader};
 
 use source::{END_MARK, Lines, SWALLOWED_END};
 
@@ -49,13 +51,9 @@ pub(crate) enum FileError {
     MissingColumns { columns: Vec<String> },
     #[error("the mapping uses columns that the header has more than once: {}", .columns.join(", "))]
     RepeatedColumns { columns: Vec<String> },
-    #[error(
-        "the row that begins on line {line} is longer than {MAX_ROW_BYTES} bytes; a quote in it is probably never closed"
-    )]
+    #[error("the row that begins on line {line} is longer than {MAX_ROW_BYTES} bytes; a quote in it is probably never closed")]
     RowTooLong { line: u64 },
-    #[error(
-        "a quote in the row that begins on line {line} is never closed; that row and what follows were not imported"
-    )]
+    #[error("a quote in the row that begins on line {line} is never closed; that row and what follows were not imported")]
     UnclosedQuote { line: u64 },
     #[error("the row that begins on line {line} cannot be read as CSV")]
     Csv {
@@ -153,27 +151,13 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
     pub(crate) fn open(mut input: R, mapping: &'m Mapping) -> Result<Self, FileError> {
         source::check_encoding(&mut input)?;
         input.rewind()?;
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(mapping.delimiter())
-            .flexible(true)
-            .from_reader(Lines::new(input));
-        let header = reader
-            .headers()
-            .map_err(|source| csv_error(1, source))?
-            .iter()
-            .map(parse::trim)
-            .collect::<StringRecord>();
+        let mut reader = csv::ReaderBuilder::new().delimiter(mapping.delimiter()).flexible(true).from_reader(Lines::new(input));
+        let header = reader.headers().map_err(|source| csv_error(1, source))?.iter().map(parse::trim).collect::<StringRecord>();
         if header.is_empty() || header.iter().any(|name| name.contains(END_MARK)) {
             return Err(FileError::NoHeader);
         }
         let columns = bind(&header, mapping)?;
-        Ok(Self {
-            mapping,
-            reader,
-            header,
-            columns,
-            done: false,
-        })
+        Ok(Self { mapping, reader, header, columns, done: false })
     }
 
     /// The header of the file, trimmed; [`RejectFile`] repeats it.
@@ -185,32 +169,20 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
         let line_before = self.reader.position().line();
         self.reader.get_mut().begin_row();
         let mut cells = StringRecord::new();
-        let found = self
-            .reader
-            .read_record(&mut cells)
-            .map_err(|source| csv_error(line_before, source))?;
+        let found = self.reader.read_record(&mut cells).map_err(|source| csv_error(line_before, source))?;
         if !found || (cells.len() == 1 && &cells[0] == END_MARK) {
             return Ok(None);
         }
         // The reader stands behind the newline that ended the row. Its own start position is of no use here: it points
         // before the blank lines that it skips.
-        let inside = cells
-            .iter()
-            .map(|cell| cell.matches('\n').count())
-            .sum::<usize>() as u64;
+        let inside = cells.iter().map(|cell| cell.matches('\n').count()).sum::<usize>() as u64;
         let end = self.reader.position().line();
         if cells.iter().any(|cell| cell.ends_with(SWALLOWED_END)) {
-            return Err(FileError::UnclosedQuote {
-                line: end.saturating_sub(inside),
-            });
+            return Err(FileError::UnclosedQuote { line: end.saturating_sub(inside) });
         }
         let line = end.saturating_sub(inside + 1);
         let outcome = row::map(self.mapping, &self.columns, self.header.len(), line, &cells);
-        Ok(Some(Row {
-            line,
-            cells,
-            outcome,
-        }))
+        Ok(Some(Row { line, cells, outcome }))
     }
 }
 
@@ -234,10 +206,7 @@ fn csv_error(line: u64, error: csv::Error) -> FileError {
     {
         return FileError::RowTooLong { line };
     }
-    FileError::Csv {
-        line,
-        source: error,
-    }
+    FileError::Csv { line, source: error }
 }
 
 /// Finds the mapping's columns in the header and names all that are missing or ambiguous.
@@ -246,10 +215,7 @@ fn bind(header: &StringRecord, mapping: &Mapping) -> Result<HashMap<String, usiz
     let mut columns = HashMap::with_capacity(wanted.len());
     let (mut missing, mut repeated) = (Vec::new(), Vec::new());
     for name in wanted {
-        let mut places = header
-            .iter()
-            .enumerate()
-            .filter(|(_, title)| *title == name);
+        let mut places = header.iter().enumerate().filter(|(_, title)| *title == name);
         match (places.next(), places.next()) {
             (None, _) => missing.push(name.to_owned()),
             (Some(_), Some(_)) => repeated.push(name.to_owned()),

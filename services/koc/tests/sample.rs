@@ -96,10 +96,7 @@ fn programme() -> Programme {
 }
 
 fn readings() -> Vec<Reading> {
-    csv::Reader::from_reader(READINGS.as_bytes())
-        .deserialize()
-        .map(Result::unwrap)
-        .collect()
+    csv::Reader::from_reader(READINGS.as_bytes()).deserialize().map(Result::unwrap).collect()
 }
 
 fn fen(text: &str) -> i64 {
@@ -125,17 +122,9 @@ fn the_sample_stays_small() {
 #[test]
 fn every_member_of_the_cast_is_in_the_export_once() {
     let mut export = csv::Reader::from_reader(MEMBERS.as_bytes());
-    let ids: Vec<_> = export
-        .records()
-        .map(|row| row.unwrap()[0].to_owned())
-        .collect();
+    let ids: Vec<_> = export.records().map(|row| row.unwrap()[0].to_owned()).collect();
     for person in programme().cast {
-        assert_eq!(
-            ids.iter().filter(|id| **id == person.external_id).count(),
-            1,
-            "{}",
-            person.external_id
-        );
+        assert_eq!(ids.iter().filter(|id| **id == person.external_id).count(), 1, "{}", person.external_id);
     }
 }
 
@@ -143,38 +132,18 @@ fn every_member_of_the_cast_is_in_the_export_once() {
 fn envelopes_add_up_to_their_plan_and_weights_to_a_hundred() {
     let programme = programme();
     for plan in &programme.plans {
-        let sum: i64 = plan
-            .envelopes
-            .iter()
-            .map(|envelope| fen(&envelope.amount_cny))
-            .sum();
+        let sum: i64 = plan.envelopes.iter().map(|envelope| fen(&envelope.amount_cny)).sum();
         assert_eq!(sum, fen(&plan.total_cny), "{}", plan.quarter);
     }
     for brief in &programme.briefs {
-        assert_eq!(
-            brief
-                .deliverables
-                .iter()
-                .map(|part| part.weight)
-                .sum::<u32>(),
-            100,
-            "{}",
-            brief.key
-        );
+        assert_eq!(brief.deliverables.iter().map(|part| part.weight).sum::<u32>(), 100, "{}", brief.key);
     }
 }
 
 #[test]
 fn the_money_holds_every_delivery_and_not_the_one_that_is_to_be_refused() {
     let programme = programme();
-    let quarter = |task: &str| {
-        &programme
-            .tasks
-            .iter()
-            .find(|other| other.key == task)
-            .unwrap()
-            .quarter
-    };
+    let quarter = |task: &str| &programme.tasks.iter().find(|other| other.key == task).unwrap().quarter;
     let mut left: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for plan in &programme.plans {
         for envelope in &plan.envelopes {
@@ -188,11 +157,7 @@ fn the_money_holds_every_delivery_and_not_the_one_that_is_to_be_refused() {
         }
     }
     assert!(left.values().all(|left| *left >= 0), "{left:?}");
-    let refused: Vec<_> = programme
-        .cast
-        .iter()
-        .filter_map(|person| Some((person, person.refused.as_ref()?)))
-        .collect();
+    let refused: Vec<_> = programme.cast.iter().filter_map(|person| Some((person, person.refused.as_ref()?))).collect();
     assert_eq!(refused.len(), 1);
     for (person, refusal) in refused {
         assert_eq!(refusal.class, class_of(&person.tier));
@@ -207,36 +172,15 @@ fn every_reading_belongs_to_a_delivery_and_every_delivery_is_read() {
     let mut delivered = BTreeSet::new();
     for person in &programme.cast {
         for delivery in &person.deliveries {
-            let task = programme
-                .tasks
-                .iter()
-                .find(|task| task.key == delivery.task)
-                .unwrap();
-            let brief = programme
-                .briefs
-                .iter()
-                .find(|brief| brief.key == task.brief)
-                .unwrap();
+            let task = programme.tasks.iter().find(|task| task.key == delivery.task).unwrap();
+            let brief = programme.briefs.iter().find(|brief| brief.key == task.brief).unwrap();
             for part in &delivery.delivered {
-                assert!(
-                    brief
-                        .deliverables
-                        .iter()
-                        .any(|deliverable| deliverable.key == *part),
-                    "{part}"
-                );
-                delivered.insert((
-                    person.external_id.clone(),
-                    delivery.task.clone(),
-                    part.clone(),
-                ));
+                assert!(brief.deliverables.iter().any(|deliverable| deliverable.key == *part), "{part}");
+                delivered.insert((person.external_id.clone(), delivery.task.clone(), part.clone()));
             }
         }
     }
-    let read: BTreeSet<_> = readings()
-        .into_iter()
-        .map(|reading| (reading.member, reading.task, reading.deliverable))
-        .collect();
+    let read: BTreeSet<_> = readings().into_iter().map(|reading| (reading.member, reading.task, reading.deliverable)).collect();
     assert_eq!(read, delivered);
 }
 
@@ -256,17 +200,7 @@ fn some_readings_are_late_some_repeated_and_one_counter_steps_back() {
     let (mut late, mut repeated, mut stepped_back) = (0, 0, 0);
     let mut known = HashSet::new();
     let mut newest: BTreeMap<_, (String, i64)> = BTreeMap::new();
-    for Reading {
-        member,
-        task,
-        deliverable,
-        metric,
-        paid,
-        observed_at,
-        counter,
-        ..
-    } in readings()
-    {
+    for Reading { member, task, deliverable, metric, paid, observed_at, counter, .. } in readings() {
         let series = (member, task, deliverable, metric, paid);
         if !known.insert((series.clone(), observed_at.clone())) {
             repeated += 1;

@@ -32,21 +32,14 @@ impl TryFrom<String> for Country {
             "US" | "CA" => ("1", Some("1")),
             "VN" => ("84", Some("0")),
             _ => {
-                return Err(format!(
-                    "{code:?} is not a country whose dialling rules are known; write CN, HK, DE, …"
-                ));
+                return Err(format!("{code:?} is not a country whose dialling rules are known; write CN, HK, DE, …"));
             }
         };
-        Ok(Self {
-            calling_code,
-            trunk_prefix,
-        })
+        Ok(Self { calling_code, trunk_prefix })
     }
 }
 
 /// For `#[serde(deserialize_with)]`: a country by its ISO 3166-1 alpha-2 code.
-pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Country, D::Error> {
+pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Country, D::Error> {
     Country::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }

@@ -188,20 +188,17 @@ impl TryFrom<String> for TimeFormat {
     type Error = String;
 
     fn try_from(format: String) -> Result<Self, String> {
-        if format.is_empty() || StrftimeItems::new(&format).any(|item| matches!(item, Item::Error))
-        {
-            return Err(format!(
-                "{format:?} is not a strftime format, such as %Y-%m-%d %H:%M:%S"
-            ));
+        if format.is_empty() || StrftimeItems::new(&format).any(|item| matches!(item, Item::Error)) {
+            return Err(format!("{format:?} is not a strftime format, such as %Y-%m-%d %H:%M:%S"));
         }
         Ok(Self(format))
     }
 }
 
-fn time_zone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+/// Reads an IANA name.
+pub(crate) fn time_zone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     let name = String::deserialize(deserializer)?;
-    name.parse()
-        .map_err(|_| serde::de::Error::custom(format!("{name:?} is not an IANA time zone")))
+    name.parse().map_err(|_| serde::de::Error::custom(format!("{name:?} is not an IANA time zone")))
 }
 
 fn space() -> String {
@@ -220,31 +217,17 @@ impl Mapping {
         &self.source_system
     }
 
-    pub(super) fn delimiter(&self) -> u8 {
-        self.file
-            .delimiter
-            .and_then(|c| u8::try_from(c).ok())
-            .unwrap_or(b',')
+    pub(crate) fn delimiter(&self) -> u8 {
+        self.file.delimiter.and_then(|c| u8::try_from(c).ok()).unwrap_or(b',')
     }
 
     /// Every column that the mapping reads, each once, in a stable order.
     pub(super) fn columns(&self) -> BTreeSet<&str> {
-        let mut columns = vec![
-            Some(&self.external_id.column),
-            Some(&self.source_time.column),
-        ];
+        let mut columns = vec![Some(&self.external_id.column), Some(&self.source_time.column)];
         if let Some(name) = &self.display_name {
-            columns.extend(
-                name.columns
-                    .iter()
-                    .chain(name.cjk_columns.iter().flatten())
-                    .map(Some),
-            );
+            columns.extend(name.columns.iter().chain(name.cjk_columns.iter().flatten()).map(Some));
         }
-        for text in [&self.email, &self.region, &self.city]
-            .into_iter()
-            .flatten()
-        {
+        for text in [&self.email, &self.region, &self.city].into_iter().flatten() {
             columns.push(text.column.as_ref());
         }
         columns.push(self.phone.as_ref().map(|phone| &phone.column));
@@ -254,12 +237,7 @@ impl Mapping {
         for vehicle in &self.vehicles {
             columns.extend([vehicle.model.as_ref(), vehicle.vin.as_ref()]);
         }
-        columns.extend(
-            self.motivations
-                .iter()
-                .chain(&self.tags)
-                .map(|label| label.column.as_ref()),
-        );
+        columns.extend(self.motivations.iter().chain(&self.tags).map(|label| label.column.as_ref()));
         columns.extend(self.consents.iter().map(|consent| consent.column.as_ref()));
         columns.into_iter().flatten().map(String::as_str).collect()
     }
@@ -269,42 +247,20 @@ impl Mapping {
         if self.source_system.trim().is_empty() {
             return Err("source_system is empty".into());
         }
-        if self
-            .file
-            .delimiter
-            .is_some_and(|c| !c.is_ascii() || matches!(c, '"' | '\r' | '\n'))
-        {
-            return Err(
-                "file.delimiter must be one ASCII character other than a quote or a line end"
-                    .into(),
-            );
+        if self.file.delimiter.is_some_and(|c| !c.is_ascii() || matches!(c, '"' | '\r' | '\n')) {
+            return Err("file.delimiter must be one ASCII character other than a quote or a line end".into());
         }
         if self.source_time.formats.is_empty() {
             return Err("source_time.formats is empty".into());
         }
-        if self
-            .display_name
-            .as_ref()
-            .is_some_and(|name| name.columns.is_empty())
-        {
+        if self.display_name.as_ref().is_some_and(|name| name.columns.is_empty()) {
             return Err("display_name.columns is empty".into());
         }
-        let texts = [
-            ("email", &self.email),
-            ("region", &self.region),
-            ("city", &self.city),
-        ];
-        for (table, text) in texts
-            .iter()
-            .filter_map(|(table, text)| Some((table, text.as_ref()?)))
-        {
+        let texts = [("email", &self.email), ("region", &self.region), ("city", &self.city)];
+        for (table, text) in texts.iter().filter_map(|(table, text)| Some((table, text.as_ref()?))) {
             one_source(table, text.column.is_some(), text.constant.is_some())?;
         }
-        if self
-            .vehicles
-            .iter()
-            .any(|vehicle| vehicle.model.is_none() && vehicle.vin.is_none())
-        {
+        if self.vehicles.iter().any(|vehicle| vehicle.model.is_none() && vehicle.vin.is_none()) {
             return Err("a vehicle table names neither model nor vin".into());
         }
         for (table, labels) in [("tag", &self.tags), ("motivation", &self.motivations)] {
@@ -314,18 +270,12 @@ impl Mapping {
         }
         for label in &self.motivations {
             for word in label.values.values().chain(&label.constant) {
-                Motivation::from_word(word)
-                    .ok_or_else(|| format!("{word:?} is not a motivation"))?;
+                Motivation::from_word(word).ok_or_else(|| format!("{word:?} is not a motivation"))?;
             }
         }
         for consent in &self.consents {
-            one_source(
-                "consent",
-                consent.column.is_some(),
-                consent.constant.is_some(),
-            )?;
-            if consent.column.is_some() && consent.granted.is_empty() && consent.refused.is_empty()
-            {
+            one_source("consent", consent.column.is_some(), consent.constant.is_some())?;
+            if consent.column.is_some() && consent.granted.is_empty() && consent.refused.is_empty() {
                 return Err("a consent table lists no value as granted or refused".into());
             }
             if !consent.granted.is_disjoint(&consent.refused) {

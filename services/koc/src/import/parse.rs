@@ -49,9 +49,7 @@ pub(super) enum Flaw {
 
 /// Trims blanks of every width, and the invisible characters that spreadsheets leave.
 pub(super) fn trim(text: &str) -> &str {
-    text.trim_matches(|c: char| {
-        c.is_whitespace() || matches!(c, '\u{200b}' | '\u{feff}' | '\u{2060}')
-    })
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{feff}' | '\u{2060}'))
 }
 
 /// Full-width ASCII to plain ASCII, and blanks of every width to a space: the part of NFKC that addresses and numbers need.
@@ -107,12 +105,9 @@ pub(super) fn email(text: &str) -> Result<String, Flaw> {
     let local_fits = !local.is_empty()
         && local.len() <= MAX_EMAIL_LOCAL_BYTES
         && text.len() <= MAX_EMAIL_BYTES
-        && local.split('.').all(|part| {
-            !part.is_empty()
-                && part
-                    .chars()
-                    .all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c))
-        });
+        && local
+            .split('.')
+            .all(|part| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)));
     let domain_fits = domain.contains('.')
         && domain.split('.').all(|label| {
             (1..=63).contains(&label.len())
@@ -120,11 +115,7 @@ pub(super) fn email(text: &str) -> Result<String, Flaw> {
                 && !label.ends_with('-')
                 && label.chars().all(|c| c.is_alphanumeric() || c == '-')
         });
-    if local_fits && domain_fits {
-        Ok(format!("{local}@{}", domain.to_lowercase()))
-    } else {
-        Err(Flaw::Email)
-    }
+    if local_fits && domain_fits { Ok(format!("{local}@{}", domain.to_lowercase())) } else { Err(Flaw::Email) }
 }
 
 /// Gives E.164. A number without `+` or `00` belongs to `home`; Chinese numbers are checked for their lengths.
@@ -135,10 +126,7 @@ pub(super) fn phone(text: &str, home: Country) -> Result<String, Flaw> {
         (Some(rest), _) | (None, Some(rest)) => (true, rest),
         (None, None) => (false, text),
     };
-    if !rest
-        .chars()
-        .all(|c| c.is_ascii_digit() || " -().·".contains(c))
-    {
+    if !rest.chars().all(|c| c.is_ascii_digit() || " -().·".contains(c)) {
         return Err(Flaw::Phone);
     }
     let digits: String = rest.chars().filter(char::is_ascii_digit).collect();
@@ -151,9 +139,7 @@ pub(super) fn phone(text: &str, home: Country) -> Result<String, Flaw> {
     } else if home.calling_code == "86" && digits.len() == 13 && digits.starts_with("861") {
         digits
     } else {
-        let national = home
-            .trunk_prefix
-            .and_then(|prefix| digits.strip_prefix(prefix));
+        let national = home.trunk_prefix.and_then(|prefix| digits.strip_prefix(prefix));
         let landline = national.is_some();
         let national = national.unwrap_or(&digits);
         if home.calling_code == "86" && !landline && !is_chinese_mobile(national) {
@@ -168,17 +154,11 @@ pub(super) fn phone(text: &str, home: Country) -> Result<String, Flaw> {
                 || (!national.starts_with('1') && (10..=11).contains(&national.len()))
                 || is_beijing(national)
         });
-    if valid {
-        Ok(format!("+{full}"))
-    } else {
-        Err(Flaw::Phone)
-    }
+    if valid { Ok(format!("+{full}")) } else { Err(Flaw::Phone) }
 }
 
 fn is_chinese_mobile(national: &str) -> bool {
-    national.len() == 11
-        && national.starts_with('1')
-        && matches!(national.as_bytes()[1], b'3'..=b'9')
+    national.len() == 11 && national.starts_with('1') && matches!(national.as_bytes()[1], b'3'..=b'9')
 }
 
 /// Area code 10 with eight digits: the one Chinese landline that begins with 1.
@@ -191,11 +171,7 @@ pub(super) fn count(text: &str) -> Result<i64, Flaw> {
     let text = narrow(text).replace('，', ",");
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('-') {
-        return Err(if count(rest).is_ok() {
-            Flaw::Negative
-        } else {
-            Flaw::Number
-        });
+        return Err(if count(rest).is_ok() { Flaw::Negative } else { Flaw::Number });
     }
     let exponent: usize = match text.chars().last().ok_or(Flaw::Number)? {
         '千' | 'k' | 'K' => 3,
@@ -209,11 +185,7 @@ pub(super) fn count(text: &str) -> Result<i64, Flaw> {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let mut groups = whole.split(',');
     let grouped = match (groups.next(), whole.contains(',')) {
-        (Some(first), true) => {
-            digits(first)
-                && first.len() <= 3
-                && groups.all(|group| digits(group) && group.len() == 3)
-        }
+        (Some(first), true) => digits(first) && first.len() <= 3 && groups.all(|group| digits(group) && group.len() == 3),
         _ => digits(whole),
     };
     if !grouped || !digits(fraction) {
@@ -221,11 +193,7 @@ pub(super) fn count(text: &str) -> Result<i64, Flaw> {
     }
     let fraction = fraction.trim_end_matches('0');
     let missing = exponent.checked_sub(fraction.len()).ok_or(Flaw::Fraction)?;
-    let all = format!(
-        "{}{fraction}{}",
-        whole.replace(',', ""),
-        "0".repeat(missing)
-    );
+    let all = format!("{}{fraction}{}", whole.replace(',', ""), "0".repeat(missing));
     all.parse().map_err(|_| Flaw::TooLarge)
 }
 
@@ -261,9 +229,7 @@ fn instant_in(text: &str, format: &str, zone: Tz) -> Result<DateTime<Utc>, Flaw>
     }
     let local = match NaiveDateTime::parse_from_str(text, format) {
         Err(error) if error.kind() == ParseErrorKind::NotEnough => {
-            NaiveDate::parse_from_str(text, format)
-                .map_err(flaw)?
-                .and_time(NaiveTime::MIN)
+            NaiveDate::parse_from_str(text, format).map_err(flaw)?.and_time(NaiveTime::MIN)
         }
         other => other.map_err(flaw)?,
     };
@@ -282,9 +248,7 @@ pub(super) fn region(text: &str) -> Result<String, Flaw> {
 pub(super) fn vin(text: &str) -> Result<String, Flaw> {
     let vin = narrow(text).to_ascii_uppercase();
     let fits = vin.len() == VIN_CHARACTERS
-        && vin
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b.is_ascii_uppercase() && !b"IOQ".contains(&b)));
+        && vin.bytes().all(|b| b.is_ascii_digit() || (b.is_ascii_uppercase() && !b"IOQ".contains(&b)));
     if fits { Ok(vin) } else { Err(Flaw::Vin) }
 }
 

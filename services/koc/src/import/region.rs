@@ -41,9 +41,7 @@ const CHINA: [(&str, &str, &str); 34] = [
 /// Gives the code for a Chinese province by its short or full name; a value that has the form of an ISO 3166-2 code is
 /// taken as one (that it exists is the registry's to judge).
 pub(super) fn code(name: &str) -> Option<String> {
-    let known = CHINA
-        .iter()
-        .find(|(_, short, full)| *short == name || *full == name);
+    let known = CHINA.iter().find(|(_, short, full)| *short == name || *full == name);
     if let Some((code, ..)) = known {
         return Some((*code).to_owned());
     }
@@ -65,10 +63,7 @@ mod tests {
     #[test]
     fn each_province_has_one_code_and_two_names_of_its_own() {
         let codes: HashSet<_> = CHINA.iter().map(|(code, ..)| code).collect();
-        let names: HashSet<_> = CHINA
-            .iter()
-            .flat_map(|(_, short, full)| [short, full])
-            .collect();
+        let names: HashSet<_> = CHINA.iter().flat_map(|(_, short, full)| [short, full]).collect();
         assert_eq!((codes.len(), names.len()), (34, 68));
         assert!(CHINA.iter().all(|(_, short, full)| full.starts_with(short)));
     }
@@ -85,15 +80,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_province_gives_none() {
-        for name in [
-            "广东市",
-            "深圳",
-            "Guangdong",
-            "CN-",
-            "CN-GUAN",
-            "C-GD",
-            "CN GD",
-        ] {
+        for name in ["广东市", "深圳", "Guangdong", "CN-", "CN-GUAN", "C-GD", "CN GD"] {
             assert_eq!(code(name), None, "{name}");
         }
     }

@@ -27,37 +27,17 @@ pub(crate) struct RejectFile {
 
 impl RejectFile {
     pub(crate) fn new(path: impl Into<PathBuf>, header: &StringRecord, delimiter: u8) -> Self {
-        let replaced = if header.iter().take(ADDED_COLUMNS.len()).eq(ADDED_COLUMNS) {
-            ADDED_COLUMNS.len()
-        } else {
-            0
-        };
-        Self {
-            path: path.into(),
-            header: header.clone(),
-            delimiter,
-            replaced,
-            writer: None,
-            rows: 0,
-        }
+        let replaced = if header.iter().take(ADDED_COLUMNS.len()).eq(ADDED_COLUMNS) { ADDED_COLUMNS.len() } else { 0 };
+        Self { path: path.into(), header: header.clone(), delimiter, replaced, writer: None, rows: 0 }
     }
 
     /// Writes one row with all that is wrong with it. `rejects` may come from the mapping or from the registry.
-    pub(crate) fn write(
-        &mut self,
-        line: u64,
-        cells: &StringRecord,
-        rejects: &[Reject],
-    ) -> io::Result<()> {
+    pub(crate) fn write(&mut self, line: u64, cells: &StringRecord, rejects: &[Reject]) -> io::Result<()> {
         if self.writer.is_none() {
             self.writer = Some(self.create()?);
         }
         let line = line.to_string();
-        let columns = rejects
-            .iter()
-            .map(|reject| reject.column.as_str())
-            .collect::<Vec<_>>()
-            .join("; ");
+        let columns = rejects.iter().map(|reject| reject.column.as_str()).collect::<Vec<_>>().join("; ");
         let reasons = rejects.iter().map(describe).collect::<Vec<_>>().join("; ");
         let added = [line.as_str(), &columns, &reasons];
         let replaced = self.replaced;
@@ -73,12 +53,8 @@ impl RejectFile {
         let Some(writer) = self.writer.take() else {
             return Ok(None);
         };
-        let file = writer
-            .into_inner()
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
+        let file = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(part_of(&self.path), &self.path)?;
         Ok(Some((self.path, self.rows)))
     }
@@ -99,11 +75,7 @@ impl RejectFile {
             .flexible(true)
             .terminator(csv::Terminator::CRLF)
             .from_writer(file);
-        writer.write_record(
-            ADDED_COLUMNS
-                .into_iter()
-                .chain(self.header.iter().skip(self.replaced)),
-        )?;
+        writer.write_record(ADDED_COLUMNS.into_iter().chain(self.header.iter().skip(self.replaced)))?;
         Ok(writer)
     }
 }

@@ -25,20 +25,10 @@ pub(super) fn map(
             value_shape: String::new(),
         }]);
     }
-    let mut reader = Reader {
-        mapping,
-        columns,
-        line,
-        cells,
-        rejects: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut reader = Reader { mapping, columns, line, cells, rejects: Vec::new(), warnings: Vec::new() };
     let row = reader.row();
     match row {
-        Some(row) if reader.rejects.is_empty() => Ok(MappedRow {
-            warnings: reader.warnings,
-            ..row
-        }),
+        Some(row) if reader.rejects.is_empty() => Ok(MappedRow { warnings: reader.warnings, ..row }),
         _ => Err(reader.rejects),
     }
 }
@@ -57,32 +47,14 @@ impl<'a> Reader<'a> {
     fn row(&mut self) -> Option<MappedRow> {
         let mapping = self.mapping;
         let time = &mapping.source_time;
-        let external_id =
-            self.required(&mapping.external_id.column, |text| Ok(parse::narrow(text)));
-        let source_time = self.required(&time.column, |text| {
-            parse::instant(text, &time.formats, time.time_zone)
-        });
-        let display_name = mapping
-            .display_name
-            .as_ref()
-            .and_then(|rule| self.name(rule));
-        let email = mapping
-            .email
-            .as_ref()
-            .and_then(|rule| self.text(rule, parse::email));
-        let phone = mapping.phone.as_ref().and_then(|rule| {
-            self.optional(&rule.column, |text| {
-                parse::phone(text, rule.default_country)
-            })
-        });
-        let region = mapping
-            .region
-            .as_ref()
-            .and_then(|rule| self.text(rule, parse::region));
-        let city = mapping
-            .city
-            .as_ref()
-            .and_then(|rule| self.text(rule, |text| Ok(text.to_owned())));
+        let external_id = self.required(&mapping.external_id.column, |text| Ok(parse::narrow(text)));
+        let source_time = self.required(&time.column, |text| parse::instant(text, &time.formats, time.time_zone));
+        let display_name = mapping.display_name.as_ref().and_then(|rule| self.name(rule));
+        let email = mapping.email.as_ref().and_then(|rule| self.text(rule, parse::email));
+        let phone =
+            mapping.phone.as_ref().and_then(|rule| self.optional(&rule.column, |text| parse::phone(text, rule.default_country)));
+        let region = mapping.region.as_ref().and_then(|rule| self.text(rule, parse::region));
+        let city = mapping.city.as_ref().and_then(|rule| self.text(rule, |text| Ok(text.to_owned())));
         let channels = self.channels();
         let vehicles = self.vehicles();
         let motivations = self
@@ -96,16 +68,8 @@ impl<'a> Reader<'a> {
                 motivation
             })
             .collect::<Vec<_>>();
-        let tags = self
-            .labels(&mapping.tags)
-            .into_iter()
-            .map(|(_, tag)| tag)
-            .collect::<Vec<_>>();
-        let consents = mapping
-            .consents
-            .iter()
-            .filter_map(|rule| self.consent(rule))
-            .collect();
+        let tags = self.labels(&mapping.tags).into_iter().map(|(_, tag)| tag).collect::<Vec<_>>();
+        let consents = mapping.consents.iter().filter_map(|rule| self.consent(rule)).collect();
         Some(MappedRow {
             line: self.line,
             source_system: mapping.source_system.clone(),
@@ -132,66 +96,34 @@ impl<'a> Reader<'a> {
     }
 
     fn reject(&mut self, column: &str, flaw: Flaw, value: &str) {
-        let value_shape = if value.is_empty() {
-            String::new()
-        } else {
-            parse::shape(value, flaw)
-        };
-        self.rejects.push(Reject {
-            line: self.line,
-            column: column.to_owned(),
-            reason: flaw.to_string(),
-            value_shape,
-        });
+        let value_shape = if value.is_empty() { String::new() } else { parse::shape(value, flaw) };
+        self.rejects.push(Reject { line: self.line, column: column.to_owned(), reason: flaw.to_string(), value_shape });
     }
 
-    fn optional<T>(
-        &mut self,
-        column: &str,
-        parse: impl FnOnce(&str) -> Result<T, Flaw>,
-    ) -> Option<T> {
+    fn optional<T>(&mut self, column: &str, parse: impl FnOnce(&str) -> Result<T, Flaw>) -> Option<T> {
         let text = self.cell(column)?;
-        parse(text)
-            .map_err(|flaw| self.reject(column, flaw, text))
-            .ok()
+        parse(text).map_err(|flaw| self.reject(column, flaw, text)).ok()
     }
 
-    fn required<T>(
-        &mut self,
-        column: &str,
-        parse: impl FnOnce(&str) -> Result<T, Flaw>,
-    ) -> Option<T> {
+    fn required<T>(&mut self, column: &str, parse: impl FnOnce(&str) -> Result<T, Flaw>) -> Option<T> {
         if self.cell(column).is_none() {
             self.reject(column, Flaw::Missing, "");
         }
         self.optional(column, parse)
     }
 
-    fn text(
-        &mut self,
-        rule: &TextRule,
-        parse: impl FnOnce(&str) -> Result<String, Flaw>,
-    ) -> Option<String> {
+    fn text(&mut self, rule: &TextRule, parse: impl FnOnce(&str) -> Result<String, Flaw>) -> Option<String> {
         let column = rule.column.as_deref().unwrap_or_default();
         let text = rule.constant.as_deref().or_else(|| self.cell(column))?;
         let text = rule.values.get(text).map_or(text, String::as_str);
-        parse(text)
-            .map_err(|flaw| self.reject(column, flaw, text))
-            .ok()
+        parse(text).map_err(|flaw| self.reject(column, flaw, text)).ok()
     }
 
     fn name(&self, rule: &NameRule) -> Option<String> {
-        let parts = |columns: &[String]| {
-            columns
-                .iter()
-                .filter_map(|column| self.cell(column))
-                .collect::<Vec<_>>()
-        };
+        let parts = |columns: &[String]| columns.iter().filter_map(|column| self.cell(column)).collect::<Vec<_>>();
         let plain = parts(&rule.columns);
         let joined = match &rule.cjk_columns {
-            Some(columns) if plain.iter().all(|part| part.chars().all(parse::is_cjk)) => {
-                parts(columns).join(&rule.cjk_joiner)
-            }
+            Some(columns) if plain.iter().all(|part| part.chars().all(parse::is_cjk)) => parts(columns).join(&rule.cjk_joiner),
             _ => plain.join(&rule.joiner),
         };
         (!joined.is_empty()).then_some(joined)
@@ -200,10 +132,7 @@ impl<'a> Reader<'a> {
     fn channels(&mut self) -> Vec<Channel> {
         let mut channels = Vec::new();
         for rule in &self.mapping.channels {
-            let followers = rule
-                .followers
-                .as_ref()
-                .and_then(|column| Some((column, self.optional(column, parse::count)?)));
+            let followers = rule.followers.as_ref().and_then(|column| Some((column, self.optional(column, parse::count)?)));
             match (self.cell(&rule.handle), followers) {
                 (Some(handle), followers) => channels.push(Channel {
                     platform: rule.platform.clone(),
@@ -224,15 +153,8 @@ impl<'a> Reader<'a> {
     fn vehicles(&mut self) -> Vec<Vehicle> {
         let mut vehicles = Vec::new();
         for rule in &self.mapping.vehicles {
-            let model = rule
-                .model
-                .as_ref()
-                .and_then(|column| self.cell(column))
-                .map(str::to_owned);
-            let vin = rule
-                .vin
-                .as_ref()
-                .and_then(|column| self.optional(column, parse::vin));
+            let model = rule.model.as_ref().and_then(|column| self.cell(column)).map(str::to_owned);
+            let vin = rule.vin.as_ref().and_then(|column| self.optional(column, parse::vin));
             if model.is_some() || vin.is_some() {
                 vehicles.push(Vehicle { model, vin });
             }
@@ -250,9 +172,7 @@ impl<'a> Reader<'a> {
             };
             match (rule.values.get(text), rule.otherwise) {
                 (Some(label), _) => labels.push((column.to_owned(), label.clone())),
-                (None, _) if rule.constant.is_some() => {
-                    labels.push((column.to_owned(), text.to_owned()))
-                }
+                (None, _) if rule.constant.is_some() => labels.push((column.to_owned(), text.to_owned())),
                 (None, Otherwise::Keep) => labels.push((column.to_owned(), text.to_owned())),
                 (None, Otherwise::Ignore) => {}
                 (None, Otherwise::Reject) => self.reject(column, Flaw::NotListed, text),
@@ -263,10 +183,7 @@ impl<'a> Reader<'a> {
 
     fn consent(&mut self, rule: &ConsentRule) -> Option<Consent> {
         if let Some(granted) = rule.constant {
-            return Some(Consent {
-                purpose: rule.purpose,
-                granted,
-            });
+            return Some(Consent { purpose: rule.purpose, granted });
         }
         let column = rule.column.as_deref()?;
         let text = self.cell(column)?;
@@ -275,10 +192,7 @@ impl<'a> Reader<'a> {
             self.reject(column, Flaw::NotListed, text);
             return None;
         }
-        Some(Consent {
-            purpose: rule.purpose,
-            granted,
-        })
+        Some(Consent { purpose: rule.purpose, granted })
     }
 }
 

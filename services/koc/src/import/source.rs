@@ -19,13 +19,9 @@ pub(super) fn check_encoding(input: &mut impl Read) -> Result<(), FileError> {
     let mut line = 1;
     let mut at_start = true;
     loop {
-        let read = input
-            .by_ref()
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut buffer)?;
+        let read = input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut buffer)?;
         // UTF-16 without a mark shows by its zero bytes, which no CSV text has.
-        let marked =
-            at_start && (buffer.starts_with(b"\xff\xfe") || buffer.starts_with(b"\xfe\xff"));
+        let marked = at_start && (buffer.starts_with(b"\xff\xfe") || buffer.starts_with(b"\xfe\xff"));
         if marked || buffer.contains(&0) {
             return Err(FileError::Utf16);
         }
@@ -33,15 +29,9 @@ pub(super) fn check_encoding(input: &mut impl Read) -> Result<(), FileError> {
         let (valid, broken) = match std::str::from_utf8(&buffer) {
             Ok(_) => (buffer.len(), false),
             // A character cut by the end of the chunk is completed by the next one, unless there is none.
-            Err(error) => (
-                error.valid_up_to(),
-                error.error_len().is_some() || read == 0,
-            ),
+            Err(error) => (error.valid_up_to(), error.error_len().is_some() || read == 0),
         };
-        line += buffer[..valid]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count() as u64;
+        line += buffer[..valid].iter().filter(|byte| **byte == b'\n').count() as u64;
         if broken {
             return Err(FileError::NotUtf8 { line });
         }
@@ -64,13 +54,7 @@ pub(super) struct Lines<R> {
 
 impl<R: Read> Lines<R> {
     pub(super) fn new(input: R) -> Self {
-        Self {
-            inner: BufReader::with_capacity(CHUNK_BYTES, input),
-            started: false,
-            after_cr: false,
-            tail: TAIL,
-            row_bytes: 0,
-        }
+        Self { inner: BufReader::with_capacity(CHUNK_BYTES, input), started: false, after_cr: false, tail: TAIL, row_bytes: 0 }
     }
 
     /// Tells the limit that a new row starts. What the CSV reader holds in its buffer counts for the row that asked for it.
@@ -121,9 +105,7 @@ impl<R: Read> Read for Lines<R> {
 struct RowTooLong;
 
 pub(super) fn is_row_too_long(error: &io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<RowTooLong>())
+    error.get_ref().is_some_and(|inner| inner.is::<RowTooLong>())
 }
 
 #[cfg(test)]
@@ -143,9 +125,7 @@ mod tests {
     #[test]
     fn every_line_end_becomes_one_newline_and_the_mark_goes() {
         let mut text = String::new();
-        Lines::new("\u{feff}a\r\nb\rc\n\r\n".as_bytes())
-            .read_to_string(&mut text)
-            .unwrap();
+        Lines::new("\u{feff}a\r\nb\rc\n\r\n".as_bytes()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "a\nb\nc\n\n\n\u{1e}\n");
     }
 

@@ -13,30 +13,21 @@ fn hubspot() -> Mapping {
 
 fn read(text: &str) -> Vec<Row> {
     let mapping = hubspot();
-    MemberFile::open(Cursor::new(text.as_bytes()), &mapping)
-        .unwrap()
-        .map(|row| row.ok().unwrap())
-        .collect()
+    MemberFile::open(Cursor::new(text.as_bytes()), &mapping).unwrap().map(|row| row.ok().unwrap()).collect()
 }
 
 fn refusal(bytes: &[u8]) -> FileError {
     let mapping = hubspot();
     match MemberFile::open(Cursor::new(bytes), &mapping) {
         Err(error) => error,
-        Ok(rows) => rows
-            .filter_map(Result::err)
-            .next()
-            .expect("the file is read to its end"),
+        Ok(rows) => rows.filter_map(Result::err).next().expect("the file is read to its end"),
     }
 }
 
 fn rejects(row: &Row) -> Vec<(&str, &str)> {
     match &row.outcome {
         Ok(_) => Vec::new(),
-        Err(rejects) => rejects
-            .iter()
-            .map(|reject| (reject.column.as_str(), reject.reason.as_str()))
-            .collect(),
+        Err(rejects) => rejects.iter().map(|reject| (reject.column.as_str(), reject.reason.as_str())).collect(),
     }
 }
 
@@ -47,45 +38,16 @@ fn a_row_is_mapped_with_its_flawed_blanks_and_widths() {
          Marketing contact,Aurora E5,LGFF4852S8GVV4Y40,kbai,1.2万,,541\r\n"
     ));
     let row = rows[0].outcome.as_ref().ok().unwrap();
-    assert_eq!(
-        (
-            row.line,
-            row.source_system.as_str(),
-            row.external_id.as_str()
-        ),
-        (2, "hubspot", "51000001")
-    );
+    assert_eq!((row.line, row.source_system.as_str(), row.external_id.as_str()), (2, "hubspot", "51000001"));
     assert_eq!(row.source_time.to_rfc3339(), "2025-03-28T22:16:05+00:00");
     assert_eq!(row.display_name.as_deref(), Some("何旭"));
     assert_eq!(row.email.as_deref(), Some("Mei@example.com"));
     assert_eq!(row.phone.as_deref(), Some("+8613209967738"));
-    assert_eq!(
-        (row.region.as_deref(), row.city.as_deref()),
-        (Some("CN-GD"), Some("深圳"))
-    );
-    assert!(
-        row.channels
-            == [Channel {
-                platform: "XIAOHONGSHU".into(),
-                handle: "kbai".into(),
-                followers: Some(12_000)
-            }]
-    );
-    assert!(
-        row.vehicles
-            == [Vehicle {
-                model: Some("Aurora E5".into()),
-                vin: Some("LGFF4852S8GVV4Y40".into())
-            }]
-    );
+    assert_eq!((row.region.as_deref(), row.city.as_deref()), (Some("CN-GD"), Some("深圳")));
+    assert!(row.channels == [Channel { platform: "XIAOHONGSHU".into(), handle: "kbai".into(), followers: Some(12_000) }]);
+    assert!(row.vehicles == [Vehicle { model: Some("Aurora E5".into()), vin: Some("LGFF4852S8GVV4Y40".into()) }]);
     assert_eq!(row.tags, ["crm:hubspot", "stage:lead"]);
-    assert!(
-        row.consents
-            == [Consent {
-                purpose: Purpose::Contact,
-                granted: true
-            }]
-    );
+    assert!(row.consents == [Consent { purpose: Purpose::Contact, granted: true }]);
     assert_eq!(row.warnings.len(), 1);
     assert_eq!(row.warnings[0].column, "Douyin Followers");
 }
@@ -94,26 +56,15 @@ fn a_row_is_mapped_with_its_flawed_blanks_and_widths() {
 fn an_empty_cell_says_nothing() {
     let rows = read(&format!("{HEADER}1,,,,N/A,-,,2025-03-29,,,,,,,,\n"));
     let row = rows[0].outcome.as_ref().ok().unwrap();
-    let empty = [
-        &row.display_name,
-        &row.email,
-        &row.phone,
-        &row.region,
-        &row.city,
-    ];
+    let empty = [&row.display_name, &row.email, &row.phone, &row.region, &row.city];
     assert!(empty.into_iter().all(Option::is_none));
     assert!(row.channels.is_empty() && row.vehicles.is_empty() && row.consents.is_empty());
 }
 
 #[test]
 fn a_latin_name_is_written_first_name_first() {
-    let rows = read(&format!(
-        "{HEADER}1,Ada,Lovelace,,,,,2025-03-29,,,,,,,,\n2,旭,,,,,,2025-03-29,,,,,,,,\n"
-    ));
-    let names: Vec<_> = rows
-        .iter()
-        .map(|row| row.outcome.as_ref().ok().unwrap().display_name.as_deref())
-        .collect();
+    let rows = read(&format!("{HEADER}1,Ada,Lovelace,,,,,2025-03-29,,,,,,,,\n2,旭,,,,,,2025-03-29,,,,,,,,\n"));
+    let names: Vec<_> = rows.iter().map(|row| row.outcome.as_ref().ok().unwrap().display_name.as_deref()).collect();
     assert_eq!(names, [Some("Ada Lovelace"), Some("旭")]);
 }
 
@@ -126,34 +77,17 @@ fn all_that_is_wrong_with_a_row_is_said_at_once_and_no_value_is_repeated() {
         rejects(&rows[0]),
         [
             ("Record ID", "is required and empty"),
-            (
-                "Last Modified Date",
-                "is a date or time that does not exist"
-            ),
+            ("Last Modified Date", "is a date or time that does not exist"),
             ("Email", "is not an e-mail address"),
             ("Phone Number", "is not a telephone number"),
-            (
-                "State/Region",
-                "is not the name of a province, nor an ISO 3166-2 code"
-            ),
+            ("State/Region", "is not the name of a province, nor an ISO 3166-2 code"),
             ("Xiaohongshu Followers", "is not a number"),
             ("VIN", "is not a 17-character vehicle identification number"),
-            (
-                "Marketing contact status",
-                "is not a value that the mapping lists"
-            ),
+            ("Marketing contact status", "is not a value that the mapping lists"),
         ]
     );
     let said = format!("{:?}", rows[0].outcome.as_ref().err().unwrap());
-    for value in [
-        "not-an-address",
-        "12345",
-        "广东市",
-        "2026-02-30",
-        "Perhaps",
-        "SHORTVIN",
-        "many",
-    ] {
+    for value in ["not-an-address", "12345", "广东市", "2026-02-30", "Perhaps", "SHORTVIN", "many"] {
         assert!(!said.contains(value), "{value} is repeated");
     }
     assert!(said.contains("14 characters, no @"));
@@ -163,16 +97,10 @@ fn all_that_is_wrong_with_a_row_is_said_at_once_and_no_value_is_repeated() {
 fn lines_are_counted_as_an_editor_counts_them() {
     let row = |id: &str, city: &str| format!("{id},,,,,{city},,2025-03-29,,,,,,,,");
     for end in ["\n", "\r\n", "\r"] {
-        let text = [
-            HEADER.trim_end(),
-            &row("1", "\"a\nb\""),
-            "",
-            &row("2", "c"),
-            &row("3", "\"\"\"d\"\"\ne\nf\""),
-            &row("4", "g"),
-        ]
-        .join("\n")
-        .replace('\n', end);
+        let text =
+            [HEADER.trim_end(), &row("1", "\"a\nb\""), "", &row("2", "c"), &row("3", "\"\"\"d\"\"\ne\nf\""), &row("4", "g")]
+                .join("\n")
+                .replace('\n', end);
         let lines: Vec<_> = read(&text).iter().map(|row| row.line).collect();
         assert_eq!(lines, [2, 5, 6, 9], "{end:?}");
     }
@@ -180,39 +108,23 @@ fn lines_are_counted_as_an_editor_counts_them() {
 
 #[test]
 fn a_row_with_cells_too_many_or_too_few_does_not_harm_its_neighbours() {
-    let rows = read(&format!(
-        "{HEADER}1,a\n2,,,,,,,2025-03-29,,,,,,,,\n3,,,,,,,2025-03-29,,,,,,,,,,\n"
-    ));
-    assert_eq!(
-        rejects(&rows[0]),
-        [("", "the row has 2 cells, the header 16")]
-    );
+    let rows = read(&format!("{HEADER}1,a\n2,,,,,,,2025-03-29,,,,,,,,\n3,,,,,,,2025-03-29,,,,,,,,,,\n"));
+    assert_eq!(rejects(&rows[0]), [("", "the row has 2 cells, the header 16")]);
     assert!(rows[1].outcome.is_ok());
-    assert_eq!(
-        rejects(&rows[2]),
-        [("", "the row has 18 cells, the header 16")]
-    );
+    assert_eq!(rejects(&rows[2]), [("", "the row has 18 cells, the header 16")]);
 }
 
 #[test]
 fn a_quote_that_is_never_closed_ends_the_import_with_its_line() {
-    let text = format!(
-        "{HEADER}1,,,,,,,2025-03-29,,,,,,,,\n2,,,,,,,2025-03-29,,,,,,,,\"x\n3,,,,,,,2025-03-29,,,,,,,,\n"
-    );
+    let text = format!("{HEADER}1,,,,,,,2025-03-29,,,,,,,,\n2,,,,,,,2025-03-29,,,,,,,,\"x\n3,,,,,,,2025-03-29,,,,,,,,\n");
     let error = refusal(text.as_bytes());
-    assert!(
-        matches!(error, FileError::UnclosedQuote { line: 3 }),
-        "{error}"
-    );
+    assert!(matches!(error, FileError::UnclosedQuote { line: 3 }), "{error}");
 }
 
 #[test]
 fn a_row_past_the_limit_is_refused_before_it_fills_the_memory() {
     let text = format!("{HEADER}1,,,,,\"{}", "x\n".repeat(2 * 1024 * 1024));
-    assert!(matches!(
-        refusal(text.as_bytes()),
-        FileError::RowTooLong { line: 2 }
-    ));
+    assert!(matches!(refusal(text.as_bytes()), FileError::RowTooLong { line: 2 }));
 }
 
 #[test]
@@ -226,17 +138,10 @@ fn a_long_file_of_short_rows_is_within_the_limit() {
 #[test]
 fn a_file_that_does_not_fit_the_mapping_names_the_columns() {
     let error = refusal(b"Record ID,Email\n1,a@example.com\n");
-    let FileError::MissingColumns { columns } = &error else {
-        panic!("{error}")
-    };
-    assert!(
-        columns.contains(&"Last Modified Date".to_owned())
-            && !columns.contains(&"Email".to_owned())
-    );
+    let FileError::MissingColumns { columns } = &error else { panic!("{error}") };
+    assert!(columns.contains(&"Last Modified Date".to_owned()) && !columns.contains(&"Email".to_owned()));
     let twice = format!("Email,{HEADER}");
-    assert!(
-        matches!(refusal(twice.as_bytes()), FileError::RepeatedColumns { columns } if columns == ["Email"])
-    );
+    assert!(matches!(refusal(twice.as_bytes()), FileError::RepeatedColumns { columns } if columns == ["Email"]));
 }
 
 #[test]
@@ -260,9 +165,7 @@ fn rejected_rows_can_be_mended_and_imported_from_their_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rejected.csv");
     let mapping = hubspot();
-    let text = format!(
-        "{HEADER}1,旭,何,bad,,\"深\n圳\",,2025-03-29,,,,,,,,\n2,,,,,,,2025-03-29,,,,,,,,\n,,,,,,,x,,,,,,,,\n"
-    );
+    let text = format!("{HEADER}1,旭,何,bad,,\"深\n圳\",,2025-03-29,,,,,,,,\n2,,,,,,,2025-03-29,,,,,,,,\n,,,,,,,x,,,,,,,,\n");
     let reject_all = |text: &str| {
         let file = MemberFile::open(Cursor::new(text.as_bytes()), &mapping).unwrap();
         let mut rejected = RejectFile::new(&path, file.header(), mapping.delimiter());
@@ -278,9 +181,7 @@ fn rejected_rows_can_be_mended_and_imported_from_their_own_file() {
     assert_eq!(reject_all(&text), Some((path.clone(), 2)));
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(written.starts_with("\u{feff}line,column,reason,Record ID,"));
-    assert!(written.contains(
-        "\r\n2,Email,\"Email is not an e-mail address (3 characters, no @, like aaa)\",1,旭,何,bad,"
-    ));
+    assert!(written.contains("\r\n2,Email,\"Email is not an e-mail address (3 characters, no @, like aaa)\",1,旭,何,bad,"));
     assert!(written.contains("\r\n5,Record ID; Last Modified Date,"));
 
     let mended = written.replace(",bad,", ",mei@example.com,");
@@ -288,10 +189,7 @@ fn rejected_rows_can_be_mended_and_imported_from_their_own_file() {
     let again = std::fs::read_to_string(&path).unwrap();
     assert_eq!(again.matches("line,column,reason,").count(), 1);
 
-    assert!(
-        again.contains("\r\n4,Record ID; Last Modified Date,"),
-        "lines are those of the file that was read"
-    );
+    assert!(again.contains("\r\n4,Record ID; Last Modified Date,"), "lines are those of the file that was read");
 
     let mended = again.replace(",,,,,,,x,", "9,,,,,,,2025-03-29,");
     assert_eq!(reject_all(&mended), None);
@@ -301,56 +199,25 @@ fn rejected_rows_can_be_mended_and_imported_from_their_own_file() {
 fn nothing_rejected_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rejected.csv");
-    assert_eq!(
-        RejectFile::new(&path, &StringRecord::from(vec!["id"]), b',')
-            .finish()
-            .unwrap(),
-        None
-    );
+    assert_eq!(RejectFile::new(&path, &StringRecord::from(vec!["id"]), b',').finish().unwrap(), None);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn the_shipped_export_shows_the_flaws_it_was_made_with() {
     let mapping = hubspot();
-    let rows: Vec<_> = MemberFile::open(Cursor::new(SAMPLE), &mapping)
-        .unwrap()
-        .map(|row| row.ok().unwrap())
-        .collect();
-    let count = |column: &str, reason: &str| {
-        rows.iter()
-            .flat_map(rejects)
-            .filter(|found| *found == (column, reason))
-            .count()
-    };
+    let rows: Vec<_> = MemberFile::open(Cursor::new(SAMPLE), &mapping).unwrap().map(|row| row.ok().unwrap()).collect();
+    let count = |column: &str, reason: &str| rows.iter().flat_map(rejects).filter(|found| *found == (column, reason)).count();
     assert_eq!(rows.len(), 324);
     assert_eq!(count("Record ID", "is required and empty"), 6);
     assert_eq!(count("Email", "is not an e-mail address"), 5);
-    assert_eq!(
-        count(
-            "Last Modified Date",
-            "is a date or time that does not exist"
-        ),
-        1
-    );
-    assert_eq!(
-        count(
-            "Last Modified Date",
-            "is in none of the mapping's date formats"
-        ),
-        1
-    );
+    assert_eq!(count("Last Modified Date", "is a date or time that does not exist"), 1);
+    assert_eq!(count("Last Modified Date", "is in none of the mapping's date formats"), 1);
     assert_eq!(count("Last Modified Date", "is required and empty"), 1);
     assert_eq!(count("Douyin Followers", "is not a number"), 1);
     assert_eq!(rows.iter().filter(|row| row.outcome.is_err()).count(), 13);
-    let mapped: Vec<_> = rows
-        .iter()
-        .filter_map(|row| row.outcome.as_ref().ok())
-        .collect();
+    let mapped: Vec<_> = rows.iter().filter_map(|row| row.outcome.as_ref().ok()).collect();
     let ids: std::collections::HashSet<_> = mapped.iter().map(|row| &row.external_id).collect();
     assert_eq!((mapped.len(), ids.len()), (311, 296));
-    assert_eq!(
-        mapped.iter().map(|row| row.warnings.len()).sum::<usize>(),
-        1
-    );
+    assert_eq!(mapped.iter().map(|row| row.warnings.len()).sum::<usize>(), 1);
 }

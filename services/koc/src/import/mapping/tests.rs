@@ -13,56 +13,32 @@ fn refusal(extra: &str) -> String {
 #[test]
 fn an_id_and_a_time_are_all_that_a_mapping_must_have() {
     let mapping = Mapping::parse(LEAST).unwrap();
-    assert_eq!(
-        mapping.columns().into_iter().collect::<Vec<_>>(),
-        ["changed", "id"]
-    );
-    assert_eq!(
-        (mapping.source_system(), mapping.delimiter()),
-        ("crm", b',')
-    );
+    assert_eq!(mapping.columns().into_iter().collect::<Vec<_>>(), ["changed", "id"]);
+    assert_eq!((mapping.source_system(), mapping.delimiter()), ("crm", b','));
     for line in LEAST.lines() {
-        assert!(
-            Mapping::parse(&LEAST.replace(line, "")).is_err(),
-            "accepted without {line}"
-        );
+        assert!(Mapping::parse(&LEAST.replace(line, "")).is_err(), "accepted without {line}");
     }
 }
 
 #[test]
 fn a_misspelt_key_is_refused_by_its_name_and_line() {
     let refusal = refusal("[[tag]]\ncolum = \"Lifecycle Stage\"\n");
-    assert!(
-        refusal.contains("colum") && refusal.contains("line 5"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("colum") && refusal.contains("line 5"), "{refusal}");
 }
 
 #[test]
 fn rules_that_cannot_work_are_refused() {
     for (extra, part) in [
         ("[city]\n", "either a column or a constant"),
-        (
-            "[city]\ncolumn = \"a\"\nconstant = \"b\"\n",
-            "either a column or a constant",
-        ),
-        (
-            "[phone]\ncolumn = \"p\"\ndefault_country = \"ZZ\"\n",
-            "dialling rules",
-        ),
+        ("[city]\ncolumn = \"a\"\nconstant = \"b\"\n", "either a column or a constant"),
+        ("[phone]\ncolumn = \"p\"\ndefault_country = \"ZZ\"\n", "dialling rules"),
         ("[[vehicle]]\n", "neither model nor vin"),
-        (
-            "[[consent]]\npurpose = \"CONTACT\"\ncolumn = \"c\"\n",
-            "no value as granted",
-        ),
+        ("[[consent]]\npurpose = \"CONTACT\"\ncolumn = \"c\"\n", "no value as granted"),
         (
             "[[consent]]\npurpose = \"CONTACT\"\ncolumn = \"c\"\ngranted = [\"x\"]\nrefused = [\"x\"]\n",
             "as granted and as refused",
         ),
-        (
-            "[[consent]]\npurpose = \"SPAM\"\nconstant = true\n",
-            "unknown variant",
-        ),
+        ("[[consent]]\npurpose = \"SPAM\"\nconstant = true\n", "unknown variant"),
         ("[[motivation]]\nconstant = \"FAME\"\n", "not a motivation"),
         ("[file]\ndelimiter = \"，\"\n", "one ASCII character"),
     ] {

@@ -1,0 +1,57 @@
+//! Keys and tokens of a test process.
+
+use koc_chassis::token::{Grant, TokenKey, all_scopes};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+struct Identity {
+    key: TokenKey,
+    jwks: PathBuf,
+    peer: PathBuf,
+}
+
+/// One key per process; its files live in the temp folder for as long as the machine keeps them.
+fn identity() -> &'static Identity {
+    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let key = TokenKey::generate();
+        let folder = std::env::temp_dir().join(format!("koc-test-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the temp folder is writable");
+        let (jwks, peer) = (folder.join("jwks.json"), folder.join("peer-token"));
+        std::fs::write(&jwks, key.jwks()).expect("the temp folder is writable");
+        std::fs::write(&peer, sign(&key, "test-service", &all_scopes(), &["*".to_owned()])).expect("the temp folder is writable");
+        Identity { key, jwks, peer }
+    })
+}
+
+fn sign(key: &TokenKey, client: &str, scopes: &[&str], programmes: &[String]) -> String {
+    let grant = Grant { client, scopes, programmes, valid_for: Duration::from_secs(3600) };
+    key.sign(&grant).expect("a fresh key signs")
+}
+
+/// A token with these scopes for these programmes (ids, or `*`).
+#[must_use]
+pub fn token(client: &str, scopes: &[&str], programmes: &[String]) -> String {
+    sign(&identity().key, client, scopes, programmes)
+}
+
+/// A token that may do everything everywhere, as `client`, which is also who acts.
+#[must_use]
+pub fn all(client: &str) -> String {
+    token(client, &all_scopes(), &["*".to_owned()])
+}
+
+/// The key set that services of this process check tokens against.
+#[must_use]
+pub fn jwks_file() -> &'static Path {
+    &identity().jwks
+}
+
+/// The token that services of this process show to their peers.
+#[must_use]
+pub fn peer_token_file() -> &'static Path {
+    &identity().peer
+}
