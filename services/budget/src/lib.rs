@@ -1,1 +1,78 @@
+//! The budget service: with what. A period's money in envelopes, what is held, owed and paid of it, and the ledger that every
+//! movement stands in.
+//!
+//! Money moves in one place: [`domain::books`] decides, [`store::operation`] locks, reads and writes, [`flow::post_operations`]
+//! publishes. Reservations, activations, draws on the reserve and expiry all go through it.
 
+pub mod domain;
+pub mod error;
+pub mod ids;
+
+mod api;
+pub mod config;
+pub mod flow;
+pub mod peer;
+pub mod store;
+
+pub use config::Config;
+
+use crate::{error::Error, flow::lapse_draw};
+use koc_chassis::{
+    feed::Feed,
+    gate::Gate,
+    postgres::Schema,
+    server::{Identity, MAX_MESSAGE_BYTES, Service},
+    telemetry::Metrics,
+};
+use koc_proto::koc::budget::v1 as pb;
+use sqlx::migrate::Migrator;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tonic::{codec::CompressionEncoding, service::Routes};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// What the service is called and where it listens.
+pub const IDENTITY: Identity = Identity { name: "budget", package: "koc.budget.v1", domain: "budget.koc", port: 7402 };
+
+/// Its schema.
+pub static SCHEMA: Schema =
+    Schema { name: "budget", migrations: &MIGRATIONS, append_only: &["ledger_entry", "ledger_chain", "operation"] };
+
+/// How often holds whose time is over are looked for.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until `stop`.
+pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
+    let registry = service.peer(&config.registry.registry_url)?;
+    let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
+
+    service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
+    service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
+    let db = service.db().clone();
+    service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone()));
+
+    let routes = routes(service.gate(), service.feed().clone(), currencies);
+    service.serve(routes, metrics).await
+}
+
+fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> Routes {
+    macro_rules! serving {
+        ($server:ident :: $kind:ident, $api:expr) => {
+            pb::$server::$kind::new($api)
+                .accept_compressed(CompressionEncoding::Zstd)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Zstd)
+                .send_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        };
+    }
+    let api = api::Api { gate: gate.clone(), currencies };
+    Routes::new(serving!(plan_service_server::PlanServiceServer, api.clone()))
+        .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
+        .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
+        .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
+        .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api))
+        .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
+}

@@ -1,0 +1,129 @@
+//! What a caller is told of each error.
+
+use crate::{domain::refusal::Refusal, error::Error};
+use koc_chassis::{
+    fault::{Fault, ServiceError},
+    gate,
+    money::{Currency, Money},
+};
+
+impl ServiceError for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Database(error) => Fault::of_database(error),
+            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
+            Self::Invalid(violations) => Fault::invalid(violations.clone()),
+            Self::RequestIdReused => gate::reused(),
+            Self::ProgrammeNotFound(id) => missing("PROGRAMME_NOT_FOUND", "programme", id),
+            Self::PlanNotFound(id) => missing("PLAN_NOT_FOUND", "plan", id),
+            Self::NoActivePlan(time) => {
+                Fault::not_found("PLAN_NOT_FOUND", "no active plan holds that time").with("as_of", time.to_rfc3339())
+            }
+            Self::EnvelopeNotFound(id) => missing("ENVELOPE_NOT_FOUND", "envelope", id),
+            Self::ReservationNotFound(id) => missing("RESERVATION_NOT_FOUND", "reservation", id),
+            Self::DrawNotFound(id) => missing("DRAW_NOT_FOUND", "reserve draw", id),
+            Self::PlanState { plan, is, must_be } => {
+                let message = format!("the plan is {}; it must be {}", is.as_str(), must_be.as_str());
+                Fault::refused("PLAN_STATE", message).with("subject", plan).with("state", is.as_str())
+            }
+            Self::EtagMismatch(id) => {
+                Fault::conflict("ETAG_MISMATCH", "the plan was changed meanwhile; read it again").with("subject", id)
+            }
+            Self::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", "who asked may not decide; another person must"),
+            Self::Refused { refusal, currency } => refused(refusal, *currency),
+            Self::PeriodOverlaps(period) => {
+                let message = "the member has a limit for another period that overlaps this one";
+                Fault::refused("PERIOD_OVERLAPS", message)
+                    .with("period_start_time", period.start().to_rfc3339())
+                    .with("period_end_time", period.end().to_rfc3339())
+            }
+            Self::ReserveMissing(id) => {
+                Fault::refused("RESERVE_MISSING", "the plan has no strategic reserve").with("subject", id)
+            }
+            Self::DrawCoolingDown { output, until } => Fault::refused("DRAW_COOLING_DOWN", "the output drew within 24 hours")
+                .with("subject", output)
+                .with("until", until.to_rfc3339()),
+            Self::DrawState { draw, is } => Fault::refused("DRAW_STATE", format!("the draw is {}", is.as_str()))
+                .with("subject", draw)
+                .with("state", is.as_str()),
+            Self::RegistryUnavailable(_) => {
+                Fault::unavailable("REGISTRY_UNAVAILABLE", "the registry cannot be asked for the programme's currency now")
+            }
+        }
+    }
+
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn missing(reason: &str, kind: &str, id: &impl ToString) -> Fault {
+    Fault::not_found(reason, format!("the {kind} does not exist")).with("resource_type", kind).with("resource_id", id.to_string())
+}
+
+fn refused(refusal: &Refusal, currency: Currency) -> Fault {
+    let figures = |fault: Fault, asked: Option<i64>, available: i64| {
+        let fault = fault
+            .with("available", decimal(available, currency))
+            .with("available_minor", available)
+            .with("currency", currency.code());
+        match asked {
+            Some(asked) => fault.with("asked", decimal(asked, currency)).with("asked_minor", asked),
+            None => fault,
+        }
+    };
+    let text = |minor: i64| Money::new(minor, currency).to_string();
+    match refusal {
+        Refusal::EnvelopeExhausted { envelope, asked, available } => {
+            let message = format!("{} was asked; the envelope has {} available", text(*asked), text(*available));
+            let fault = Fault::refused("ENVELOPE_EXHAUSTED", message).with("limit_type", "ENVELOPE").with("limit_id", envelope);
+            figures(fault, Some(*asked), *available)
+        }
+        Refusal::MemberLimitExhausted { member, period_start_time, asked, available } => {
+            let message = format!("{} was asked; the member's limit leaves {}", text(*asked), text(*available));
+            let id = format!("{member}/{}", period_start_time.to_rfc3339());
+            let fault = Fault::refused("MEMBER_LIMIT_EXHAUSTED", message).with("limit_type", "MEMBER_LIMIT").with("limit_id", id);
+            figures(fault, Some(*asked), *available)
+        }
+        Refusal::ReservationExhausted { reservation, asked, available } => {
+            let message = match asked {
+                Some(asked) => format!("{} was asked; the reservation has {}", text(*asked), text(*available)),
+                None => "all was asked; the reservation has nothing".to_owned(),
+            };
+            let fault =
+                Fault::refused("RESERVATION_EXHAUSTED", message).with("limit_type", "RESERVATION").with("limit_id", reservation);
+            figures(fault, *asked, *available)
+        }
+        Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
+            .with("subject", plan)
+            .with("state", state),
+    }
+}
+
+/// An amount as decimal text without its currency, e.g. `1234.50`.
+fn decimal(minor: i64, currency: Currency) -> String {
+    let text = Money::new(minor, currency).to_string();
+    text.split_once(' ').map_or(text.clone(), |(_, amount)| amount.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::EnvelopeId;
+
+    #[test]
+    fn a_refusal_for_money_names_the_limit_and_its_figures() {
+        let envelope = EnvelopeId::new();
+        let currency = Currency::from_code("CNY").expect("CNY is a currency");
+        let refusal = Refusal::EnvelopeExhausted { envelope, asked: 123_450, available: 5 };
+        let fault = Error::Refused { refusal, currency }.fault();
+        let figure = |name: &str| fault.metadata.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+        assert_eq!((figure("asked"), figure("available")), ("1234.50".to_owned(), "0.05".to_owned()));
+        assert_eq!((figure("asked_minor"), figure("currency")), ("123450".to_owned(), "CNY".to_owned()));
+        assert_eq!((figure("limit_type"), figure("limit_id")), ("ENVELOPE".to_owned(), envelope.to_string()));
+        assert!(fault.stored);
+    }
+}

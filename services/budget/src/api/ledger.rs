@@ -1,0 +1,66 @@
+//! LedgerService.
+
+use super::{Api, convert};
+use crate::{
+    error::Error,
+    ids::EnvelopeId,
+    store::{self, snapshot},
+};
+use koc_chassis::{fault::Violation, page};
+use koc_proto::koc::budget::v1 as pb;
+use tonic::{Request, Response, Status};
+
+const LIST: &str = "ListLedgerEntries";
+
+#[tonic::async_trait]
+impl pb::ledger_service_server::LedgerService for Api {
+    async fn list_ledger_entries(
+        &self,
+        request: Request<pb::ListLedgerEntriesRequest>,
+    ) -> Result<Response<pb::ListLedgerEntriesResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::ListLedgerEntriesRequest| {
+                let programme = call.programme.to_string();
+                let filters = [programme.as_str(), request.envelope_id.as_str()];
+                let after = page::key(LIST, &filters, &request.page_token)?.as_deref().map(parse_key).transpose()?;
+                let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
+                let size = page::size(request.page_size);
+                let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
+                let mut conn = self.gate.db().pool().acquire().await?;
+                if !store::plan::has_envelope(&mut conn, call.programme, envelope).await? {
+                    return Err(Error::EnvelopeNotFound(envelope));
+                }
+                let mut entries = store::ledger::list(&mut conn, envelope, after.unwrap_or(0), size + 1).await?;
+                let next_page_token =
+                    page::cut(&mut entries, size, |e| page::token(LIST, &filters, &e.envelope_sequence.to_string()));
+                let entries = entries.iter().map(|entry| convert::ledger_entry(entry, currency)).collect();
+                Ok(pb::ListLedgerEntriesResponse { entries, next_page_token })
+            })
+            .await
+    }
+
+    async fn verify_ledger(
+        &self,
+        request: Request<pb::VerifyLedgerRequest>,
+    ) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
+        self.gate
+            .read(request, async |call, _: pb::VerifyLedgerRequest| {
+                let mut tx = snapshot(self.gate.db()).await?;
+                let report = store::ledger::verify(&mut tx, call.programme).await?;
+                Ok(pb::VerifyLedgerResponse {
+                    valid: report.finding.is_none(),
+                    entry_count: report.entry_count,
+                    chained_count: report.chained_count,
+                    bad_entry_id: crate::flow::fact::optional(report.finding.as_ref().and_then(|f| f.entry)),
+                    finding: report.finding.map(|f| f.text).unwrap_or_default(),
+                    chain_head: hex::encode(report.head),
+                })
+            })
+            .await
+    }
+}
+
+/// Where a page ends: the sequence in the envelope.
+fn parse_key(key: &str) -> Result<i64, Violation> {
+    key.parse().map_err(|_| Violation::new("page_token", "PAGE_TOKEN_INVALID", "must come from the page before"))
+}

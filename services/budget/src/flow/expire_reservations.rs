@@ -1,0 +1,85 @@
+//! Holds whose time is over give their money back: an operation like any other, asked for by a sweeper.
+
+use super::post_operations::post;
+use crate::{
+    domain::books::Command,
+    error::Error,
+    ids::{ProgrammeId, ReservationId},
+    store::{self, operation::Operation},
+};
+use koc_chassis::{context, gate::RequestKey, money::Currency, postgres::Db};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Holds that are expired in one transaction.
+const BATCH: i64 = 100;
+/// What stands as the method and the actor of an expiry.
+const EXPIRY: &str = "koc.budget.expiry";
+
+/// Expires all holds that are due, some at a time. Failures are logged; the next sweep tries again.
+pub async fn sweep(db: Db) {
+    loop {
+        match step(&db).await {
+            Ok(n) if n == BATCH as usize => {}
+            Ok(_) => return,
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(error = %error, source, "holds could not be expired; trying again");
+                return;
+            }
+        }
+    }
+}
+
+/// Expires at most [`BATCH`] holds; says how many were due. Of several replicas one sweeps at a time.
+pub async fn step(db: &Db) -> Result<usize, Error> {
+    // The common case: nothing is due, and one look at a partial index shows it.
+    let mut conn = db.pool().acquire().await?;
+    if store::reservation::due(&mut conn, 1).await?.is_empty() {
+        return Ok(0);
+    }
+    drop(conn);
+    let mut tx = db.begin().await?;
+    if !store::reservation::sweep_alone(&mut tx).await? {
+        return Ok(0);
+    }
+    let due = store::reservation::due(&mut tx, BATCH).await?;
+    let mut currencies = HashMap::new();
+    let mut operations = Vec::with_capacity(due.len());
+    for (programme, reservation) in &due {
+        let currency = match currencies.get(programme) {
+            Some(currency) => *currency,
+            None => {
+                let code = store::programme::currency(&mut tx, *programme).await?.ok_or(Error::ProgrammeNotFound(*programme))?;
+                let currency = Currency::from_code(&code).ok_or(Error::CurrencyUnknown(code))?;
+                currencies.insert(*programme, currency);
+                currency
+            }
+        };
+        operations.push(expiry(*programme, *reservation, currency));
+    }
+    post(&mut tx, &operations).await?;
+    tx.commit().await?;
+    db.wake();
+    Ok(due.len())
+}
+
+fn expiry(programme: ProgrammeId, reservation: ReservationId, currency: Currency) -> Operation {
+    // A hold may come to expire again, once it can be extended: each expiry is an intent of its own.
+    let key = RequestKey {
+        programme: programme.0,
+        method: EXPIRY,
+        request_id: Uuid::now_v7(),
+        hash: Sha256::digest(reservation.0.as_bytes()).to_vec(),
+    };
+    Operation {
+        key,
+        command: Command::Expire { reservation },
+        currency,
+        payment_reference: None,
+        actor: EXPIRY.to_owned(),
+        client: EXPIRY.to_owned(),
+        trace_id: context::trace_id(),
+    }
+}

@@ -1,0 +1,22 @@
+//! The service's ids.
+
+pub use koc_chassis::ids::{MemberId, ProgrammeId};
+
+koc_chassis::typed_id! {
+    /// A period's money.
+    PlanId,
+    /// A part of a plan's money.
+    EnvelopeId,
+    /// Money held for one purpose.
+    ReservationId,
+    /// One movement in the ledger.
+    EntryId,
+    /// What caused a movement, or was refused.
+    OperationId,
+    /// A request on the strategic reserve.
+    ReserveDrawId,
+    /// An output that a draw pushes: measurement's id.
+    OutputId,
+    /// The decision that a limit comes from: measurement's id.
+    DecisionId,
+}

@@ -1,0 +1,205 @@
+//! The one function through which money moves: it locks, reads, has the books decide, and writes. It takes any number of
+//! operations and decides them exactly, in order, in the transaction of its caller.
+//!
+//! Locks are taken in one order (envelopes by id, members by hash, limits by key), each by a statement of its own. What is decided
+//! upon is read by statements after them, whose snapshots are newer than the locks, and the time is read last.
+
+mod read;
+mod write;
+
+use crate::{
+    domain::{
+        books::{Books, Command, Decision, Outcome, Receipt},
+        ledger::LedgerEntry,
+        refusal::Refusal,
+    },
+    error::Error,
+    ids::{EntryId, EnvelopeId, MemberId, OperationId, ProgrammeId, ReservationId},
+};
+use chrono::{DateTime, Utc};
+use koc_chassis::{clock, gate::RequestKey, money::Currency};
+use sqlx::PgConnection;
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// Class of the advisory locks on members. Operations share a member's lock; whoever gives the member a limit holds it alone, so that
+/// no use is missed while the limit has no row yet. The database is shared with other services, so their classes differ.
+pub(super) const MEMBER_LOCK: i32 = 0x6b62_6d62;
+
+/// What is asked, by whom, and what makes a retry of it known.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub key: RequestKey,
+    pub command: Command,
+    /// The programme's.
+    pub currency: Currency,
+    /// Of a Spend.
+    pub payment_reference: Option<String>,
+    /// The person or system that acts.
+    pub actor: String,
+    /// The platform that calls.
+    pub client: String,
+    pub trace_id: Option<String>,
+}
+
+impl Operation {
+    fn programme(&self) -> ProgrammeId {
+        ProgrammeId(self.key.programme)
+    }
+
+    fn unique(&self) -> UniqueKey {
+        (self.key.programme, self.key.method.to_owned(), self.key.request_id)
+    }
+}
+
+type UniqueKey = (Uuid, String, Uuid);
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done {
+        receipt: Receipt,
+        replayed: bool,
+    },
+    Refused {
+        refusal: Refusal,
+        replayed: bool,
+    },
+    /// The request id was used with another request.
+    Reused,
+    EnvelopeNotFound(EnvelopeId),
+    ReservationNotFound(ReservationId),
+}
+
+/// An entry as it was written, with what its reservation is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    pub entry: LedgerEntry,
+    pub currency: Currency,
+    pub member: Option<MemberId>,
+    pub purpose: Option<String>,
+}
+
+/// What was done: an answer for each operation, and the entries of all, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    pub answers: Vec<Answer>,
+    pub posted: Vec<Posted>,
+}
+
+/// An operation to be kept, with what came of it.
+struct Kept<'a> {
+    id: OperationId,
+    operation: &'a Operation,
+    outcome: Result<Receipt, Refusal>,
+}
+
+/// What was kept of an earlier operation.
+struct Known {
+    hash: Vec<u8>,
+    outcome: Result<Receipt, Refusal>,
+}
+
+impl Known {
+    fn answer(&self, hash: &[u8]) -> Answer {
+        match &self.outcome {
+            _ if self.hash != hash => Answer::Reused,
+            Ok(receipt) => Answer::Done { receipt: receipt.clone(), replayed: true },
+            Err(refusal) => Answer::Refused { refusal: refusal.clone(), replayed: true },
+        }
+    }
+}
+
+/// Decides `operations` in order and writes what comes of them. Everything is to be committed, refusals too: they are the
+/// answer to a retry. On an error the transaction is to be rolled back; after `operation_pkey` broke, another one
+/// that ran at the same time used a request id first, and to run again gives its answer.
+pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Result<Executed, Error> {
+    let commands = || operations.iter().map(|o| &o.command);
+    let envelopes: HashSet<EnvelopeId> = commands().filter_map(Command::envelope).collect();
+    let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
+    let reservations: HashSet<ReservationId> = commands().filter_map(Command::reservation).collect();
+
+    let locked = read::lock_envelopes(conn, &envelopes, &reservations).await?;
+    let mut books = Books {
+        envelopes: read::with_plans(conn, locked).await?,
+        limits: Vec::new(),
+        reservations: read::reservations(conn, &reservations).await?,
+    };
+    let mut members: HashSet<MemberId> = books.reservations.values().filter_map(|r| r.member).collect();
+    members.extend(commands().filter_map(|command| match command {
+        Command::Reserve { member, .. } => *member,
+        _ => None,
+    }));
+    if !members.is_empty() {
+        read::share_members(conn, &members).await?;
+        books.limits = read::lock_limits(conn, &programmes, &members).await?;
+    }
+    let mut known = read::known(conn, operations).await?;
+    let now = clock::now(conn).await?;
+
+    let before = books.clone();
+    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new() };
+    let mut kept = Vec::with_capacity(operations.len());
+    for operation in operations {
+        if let Some(known) = known.get(&operation.unique()) {
+            executed.answers.push(known.answer(&operation.key.hash));
+            continue;
+        }
+        let decision = books.decide(operation.programme(), &operation.command, now)?;
+        let id = OperationId::new();
+        executed.posted.extend(entries(&books, &decision, operation, id, now));
+        let expired_nothing = matches!(operation.command, Command::Expire { .. }) && decision.postings.is_empty();
+        let (answer, outcome) = match decision.outcome {
+            Outcome::Done(receipt) => (Answer::Done { receipt: receipt.clone(), replayed: false }, Ok(receipt)),
+            Outcome::Refused(refusal) => (Answer::Refused { refusal: refusal.clone(), replayed: false }, Err(refusal)),
+            Outcome::EnvelopeNotFound(id) => {
+                executed.answers.push(Answer::EnvelopeNotFound(id));
+                continue;
+            }
+            Outcome::ReservationNotFound(id) => {
+                executed.answers.push(Answer::ReservationNotFound(id));
+                continue;
+            }
+        };
+        executed.answers.push(answer);
+        if !expired_nothing {
+            known.insert(operation.unique(), Known { hash: operation.key.hash.clone(), outcome: outcome.clone() });
+            kept.push(Kept { id, operation, outcome });
+        }
+    }
+
+    write::operations(conn, &mut kept, now).await?;
+    write::entries(conn, &executed.posted).await?;
+    write::changes(conn, &before, &books).await?;
+    Ok(executed)
+}
+
+fn entries(books: &Books, decision: &Decision, operation: &Operation, id: OperationId, now: DateTime<Utc>) -> Vec<Posted> {
+    let posted = decision.postings.iter().map(|posting| {
+        let reservation = posting.reservation.and_then(|id| books.reservations.get(&id));
+        let entry = LedgerEntry {
+            id: EntryId::new(),
+            programme: operation.programme(),
+            envelope: posting.envelope,
+            envelope_sequence: posting.envelope_sequence,
+            kind: posting.kind,
+            credit: posting.kind.credit(),
+            debit: posting.kind.debit(),
+            amount: posting.amount,
+            reservation: posting.reservation,
+            available_after: posting.available_after,
+            operation: id,
+            actor: operation.actor.clone(),
+            entry_time: now,
+        };
+        Posted {
+            entry,
+            currency: operation.currency,
+            member: reservation.and_then(|r| r.member),
+            purpose: reservation.map(|r| r.purpose.clone()),
+        }
+    });
+    posted.collect()
+}
+
+type KnownOperations = HashMap<UniqueKey, Known>;

@@ -1,0 +1,191 @@
+//! What an operation locks and reads.
+
+use super::{Known, KnownOperations, MEMBER_LOCK, Operation};
+use crate::{
+    domain::{
+        balances::{Balances, Parts},
+        books::{EnvelopeBook, Receipt},
+        member_limit::LimitUse,
+        period::Period,
+        plan::Stage,
+        refusal::Refusal,
+        reservation::Reservation,
+    },
+    ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
+    store::{corrupt, reservation::ReservationRow},
+};
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, HashSet};
+use uuid::Uuid;
+
+pub(super) struct LockedEnvelope {
+    envelope_id: Uuid,
+    programme_id: Uuid,
+    plan_id: Uuid,
+    allocated: i64,
+    reserved: i64,
+    committed: i64,
+    spent: i64,
+    sequence: i64,
+}
+
+/// Locks the envelopes that are named and those of the reservations, by id. What comes back is as of after the wait.
+pub(super) async fn lock_envelopes(
+    conn: &mut PgConnection,
+    envelopes: &HashSet<EnvelopeId>,
+    reservations: &HashSet<ReservationId>,
+) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
+    sqlx::query_as!(
+        LockedEnvelope,
+        "SELECT envelope_id, programme_id, plan_id, allocated, reserved, committed, spent, sequence
+         FROM envelope
+         WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
+         ORDER BY envelope_id
+         FOR NO KEY UPDATE",
+        &envelopes.iter().map(|id| id.0).collect::<Vec<_>>(),
+        &reservations.iter().map(|id| id.0).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The locked envelopes with what their plans say, read after the locks.
+pub(super) async fn with_plans(
+    conn: &mut PgConnection,
+    locked: Vec<LockedEnvelope>,
+) -> Result<BTreeMap<EnvelopeId, EnvelopeBook>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT plan_id, state, period_start_time, period_end_time FROM plan WHERE plan_id = ANY ($1)",
+        &locked.iter().map(|e| e.plan_id).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut books = BTreeMap::new();
+    for envelope in locked {
+        let LockedEnvelope { allocated, reserved, committed, spent, .. } = envelope;
+        let plan = rows.iter().find(|plan| plan.plan_id == envelope.plan_id).ok_or(sqlx::Error::RowNotFound)?;
+        let book = EnvelopeBook {
+            programme: ProgrammeId(envelope.programme_id),
+            plan: PlanId(envelope.plan_id),
+            stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
+            period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
+            balances: Balances { allocated, reserved, committed, spent },
+            sequence: envelope.sequence,
+        };
+        books.insert(EnvelopeId(envelope.envelope_id), book);
+    }
+    Ok(books)
+}
+
+/// The reservations, which the locks on their envelopes keep as they are.
+pub(super) async fn reservations(
+    conn: &mut PgConnection,
+    ids: &HashSet<ReservationId>,
+) -> Result<BTreeMap<ReservationId, Reservation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
+                expire_time, create_time
+         FROM reservation
+         WHERE reservation_id = ANY ($1)",
+        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
+}
+
+/// Keeps members from being given new limits meanwhile, in the order of their hashes.
+pub(super) async fn share_members(conn: &mut PgConnection, members: &HashSet<MemberId>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT pg_advisory_xact_lock_shared($1, m.hash)
+         FROM (SELECT DISTINCT hashtext(id::text) AS hash FROM UNNEST($2::uuid[]) AS u (id) ORDER BY hash) AS m",
+    )
+    .bind(MEMBER_LOCK)
+    .bind(members.iter().map(|m| m.0).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Locks all limits of members in these programmes, by key.
+pub(super) async fn lock_limits(
+    conn: &mut PgConnection,
+    programmes: &HashSet<ProgrammeId>,
+    members: &HashSet<MemberId>,
+) -> Result<Vec<LimitUse>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT programme_id, member_id, period_start_time, period_end_time, amount, used
+         FROM member_limit
+         WHERE programme_id = ANY ($1) AND member_id = ANY ($2)
+         ORDER BY programme_id, member_id, period_start_time
+         FOR NO KEY UPDATE",
+        &programmes.iter().map(|p| p.0).collect::<Vec<_>>(),
+        &members.iter().map(|m| m.0).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut limits = Vec::with_capacity(rows.len());
+    for row in rows {
+        limits.push(LimitUse {
+            programme: ProgrammeId(row.programme_id),
+            member: MemberId(row.member_id),
+            period: Period::new(row.period_start_time, row.period_end_time)
+                .map_err(|_| corrupt("member_limit.period_end_time"))?,
+            limit: row.amount,
+            used: row.used,
+        });
+    }
+    Ok(limits)
+}
+
+/// What was kept of these operations before.
+pub(super) async fn known(conn: &mut PgConnection, operations: &[Operation]) -> Result<KnownOperations, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT o.programme_id, o.method, o.request_id, o.request_hash, o.reservation_id AS "reservation_id?", o.reserved, o.committed,
+                  o.spent, o.released, o.expire_time, o.available_after, o.refusal,
+                  r.envelope_id AS "envelope_id?", r.member_id, r.purpose AS "purpose?", r.create_time AS "create_time?"
+           FROM UNNEST($1::uuid[], $2::text[], $3::uuid[]) AS k (programme_id, method, request_id)
+           JOIN operation AS o USING (programme_id, method, request_id)
+           LEFT JOIN reservation AS r ON r.reservation_id = o.reservation_id"#,
+        &operations.iter().map(|o| o.key.programme).collect::<Vec<_>>(),
+        &operations.iter().map(|o| o.key.method.to_owned()).collect::<Vec<_>>(),
+        &operations.iter().map(|o| o.key.request_id).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut known = KnownOperations::new();
+    for row in rows {
+        let programme = ProgrammeId(row.programme_id);
+        let outcome = match (row.available_after, row.refusal) {
+            (Some(available), None) => {
+                let parts = (row.reserved, row.committed, row.spent, row.released);
+                let kept = (row.reservation_id, row.envelope_id, row.purpose, row.expire_time, row.create_time);
+                let reservation = match (kept, parts) {
+                    (
+                        (Some(id), Some(envelope), Some(purpose), Some(expire_time), Some(create_time)),
+                        (Some(reserved), Some(committed), Some(spent), Some(released)),
+                    ) => Some(Reservation {
+                        id: ReservationId(id),
+                        programme,
+                        envelope: EnvelopeId(envelope),
+                        member: row.member_id.map(MemberId),
+                        purpose,
+                        parts: Parts { reserved, committed, spent, released },
+                        // No part of an answer.
+                        recoverable: 0,
+                        expire_time,
+                        create_time,
+                    }),
+                    ((None, ..), _) => None,
+                    _ => return Err(corrupt("operation.reservation_id")),
+                };
+                Ok(Receipt { reservation, available })
+            }
+            (None, Some(refusal)) => Err(serde_json::from_value::<Refusal>(refusal).map_err(|_| corrupt("operation.refusal"))?),
+            _ => return Err(corrupt("operation.available_after")),
+        };
+        known.insert((row.programme_id, row.method, row.request_id), Known { hash: row.request_hash, outcome });
+    }
+    Ok(known)
+}

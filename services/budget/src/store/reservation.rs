@@ -1,0 +1,114 @@
+//! Reading reservations. They are written by [`super::operation`] alone.
+
+use crate::{
+    domain::{balances::Parts, reservation::Reservation},
+    ids::{EnvelopeId, MemberId, ProgrammeId, ReservationId},
+};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub(super) struct ReservationRow {
+    pub reservation_id: Uuid,
+    pub programme_id: Uuid,
+    pub envelope_id: Uuid,
+    pub member_id: Option<Uuid>,
+    pub purpose: String,
+    pub reserved: i64,
+    pub committed: i64,
+    pub spent: i64,
+    pub released: i64,
+    pub recoverable: i64,
+    pub expire_time: DateTime<Utc>,
+    pub create_time: DateTime<Utc>,
+}
+
+impl From<ReservationRow> for Reservation {
+    fn from(row: ReservationRow) -> Self {
+        let ReservationRow { reserved, committed, spent, released, .. } = row;
+        Self {
+            id: ReservationId(row.reservation_id),
+            programme: ProgrammeId(row.programme_id),
+            envelope: EnvelopeId(row.envelope_id),
+            member: row.member_id.map(MemberId),
+            purpose: row.purpose,
+            parts: Parts { reserved, committed, spent, released },
+            recoverable: row.recoverable,
+            expire_time: row.expire_time,
+            create_time: row.create_time,
+        }
+    }
+}
+
+/// A reservation of the programme.
+pub async fn find(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    id: ReservationId,
+) -> Result<Option<Reservation>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        ReservationRow,
+        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
+                expire_time, create_time
+         FROM reservation
+         WHERE reservation_id = $1 AND programme_id = $2",
+        id.0,
+        programme.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(Reservation::from))
+}
+
+/// Reservations of a programme by id, after one; only an envelope's, only a member's.
+pub async fn list(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    envelope: Option<EnvelopeId>,
+    member: Option<MemberId>,
+    after: Option<Uuid>,
+    size: i64,
+) -> Result<Vec<Reservation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
+                expire_time, create_time
+         FROM reservation
+         WHERE programme_id = $1
+           AND ($2::uuid IS NULL OR envelope_id = $2)
+           AND ($3::uuid IS NULL OR member_id = $3)
+           AND ($4::uuid IS NULL OR reservation_id > $4)
+         ORDER BY reservation_id
+         LIMIT $5",
+        programme.0,
+        envelope.map(|e| e.0),
+        member.map(|m| m.0),
+        after,
+        size,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Reservation::from).collect())
+}
+
+/// Reservations whose hold is over, the longest overdue first, with their programmes. Read without locks: whoever expires them
+/// looks again under the locks.
+pub async fn due(conn: &mut PgConnection, size: i64) -> Result<Vec<(ProgrammeId, ReservationId)>, sqlx::Error> {
+    // The time by a subquery: compared with a volatile function, the index would not serve.
+    let rows = sqlx::query!(
+        "SELECT programme_id, reservation_id FROM reservation
+         WHERE reserved > 0 AND expire_time <= (SELECT koc_now())
+         ORDER BY expire_time
+         LIMIT $1",
+        size,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (ProgrammeId(row.programme_id), ReservationId(row.reservation_id))).collect())
+}
+
+/// Makes this transaction the only one that sweeps; false when another does.
+pub async fn sweep_alone(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    const SWEEP_LOCK: i64 = 0x6b6f_632e_7377_6565;
+    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(SWEEP_LOCK).fetch_one(conn).await
+}
