@@ -24,6 +24,7 @@ pub mod policy;
 pub mod posterior;
 pub mod progress;
 pub mod reading;
+pub mod round;
 pub mod spike;
 pub mod tier_proposal;
 pub mod types;

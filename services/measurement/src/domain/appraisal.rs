@@ -6,10 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::cohort::{self, COHORT_MIN_OUTPUTS, Cohort, CohortLevel, RobustScale};
+use super::distribution::quantile_of_sorted;
 use super::error::InputError;
 use super::maturity::age_bucket;
 use super::output::{Counters, Measured, Metric, Output};
 use super::posterior::OutputResult;
+use super::spike::boost::RatioInBand;
 use super::types::TypeEvidence;
 use super::value::{AttributedOrder, ContentEvidence, Engagement, Grade, OutputEvidence, OutputValue, ValueModel, value_output};
 
@@ -183,6 +185,47 @@ fn cohort_keys(output: &Output, as_of: DateTime<Utc>) -> Result<[(CohortLevel, S
         (CohortLevel::Kind, kind.clone()),
         (CohortLevel::Programme, String::new()),
     ])
+}
+
+/// Cash value of an output, without its place among others.
+///
+/// # Errors
+/// Those of [`value_output`].
+pub fn cash_minor(measured: &Measured, model: &ValueModel) -> Result<i64, InputError> {
+    let evidence = OutputEvidence::Content(evidence(&measured.counters, &Percentiles::default()));
+    Ok(value_output(&evidence, model)?.cash_minor)
+}
+
+/// Cash value per 1,000 organic reads of outputs together; `None` when nobody read them.
+///
+/// # Errors
+/// Those of [`value_output`].
+pub fn cash_per_thousand_reads<'a>(
+    measured: impl IntoIterator<Item = &'a Measured>,
+    model: &ValueModel,
+) -> Result<Option<f64>, InputError> {
+    let (mut cash, mut reads) = (0.0, 0.0);
+    for one in measured {
+        cash += cash_minor(one, model)? as f64;
+        reads += one.counters.organic(Metric::Views).unwrap_or(0) as f64;
+    }
+    Ok((reads > 0.0).then(|| cash / reads * 1_000.0))
+}
+
+/// A count per read of one output, and the band from the 1st to the 99th percentile in which its like hold it; `None` without
+/// the count, reads, or [`COHORT_MIN_OUTPUTS`] to compare with.
+pub fn ratio_in_band(own: &Counters, like: &[Measured], metric: Metric) -> Option<RatioInBand> {
+    let ratio = |counters: &Counters| {
+        let reads = counters.organic(Metric::Views).filter(|reads| *reads > 0)?;
+        Some(counters.organic(metric)? as f64 / reads as f64)
+    };
+    let mut ratios: Vec<f64> = like.iter().filter_map(|one| ratio(&one.counters)).collect();
+    if ratios.len() < COHORT_MIN_OUTPUTS {
+        return None;
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (low, high) = (quantile_of_sorted(&ratios, 0.01)?, quantile_of_sorted(&ratios, 0.99)?);
+    Some(RatioInBand { value: ratio(own)?, low, high })
 }
 
 /// With whom a return was compared.

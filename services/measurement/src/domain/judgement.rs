@@ -123,11 +123,8 @@ pub fn judge(inputs: &Inputs, pool: &[OutputResult]) -> Result<Judgement, InputE
     let value_minor = sum_minor("value", present.iter().map(|output| output.value_minor))?;
     let cost_minor = sum_minor("cost", present.iter().map(|output| output.cost_minor))?;
     let factor = decision.limit_factor();
-    let next_limit_minor = if inputs.reward_minor > 0 {
-        Some(round_to_minor("next_limit", inputs.reward_minor as f64 * factor)?)
-    } else {
-        None
-    };
+    let next_limit_minor =
+        if inputs.reward_minor > 0 { Some(round_to_minor("next_limit", inputs.reward_minor as f64 * factor)?) } else { None };
     let profile = score_types(&inputs.type_evidence, &inputs.held_types, &inputs.type_policy)?;
     let tier = propose_tier(&tier_inputs(inputs, &profile), &inputs.tier_policy)?;
     Ok(Judgement {
@@ -179,5 +176,7 @@ fn limit_text(decision: &Decision, factor: f64, reward_minor: i64, limit_minor: 
         Action::Maintain => " (the upper bound, so that ordinary work is not cut off)",
         _ => "",
     };
-    format!("Next period's limit is {limit} minor units: {factor:.2} times the {reward_minor} that this period's work earned{why}.")
+    format!(
+        "Next period's limit is {limit} minor units: {factor:.2} times the {reward_minor} that this period's work earned{why}."
+    )
 }

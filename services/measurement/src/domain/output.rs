@@ -25,16 +25,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 8] = [
-        Self::Views,
-        Self::Likes,
-        Self::Comments,
-        Self::Shares,
-        Self::Saves,
-        Self::Follows,
-        Self::Orders,
-        Self::OrderMargin,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Views, Self::Likes, Self::Comments, Self::Shares, Self::Saves, Self::Follows, Self::Orders, Self::OrderMargin];
 
     /// The metric with a number of the contract's enumeration.
     pub fn from_number(number: i32) -> Option<Self> {

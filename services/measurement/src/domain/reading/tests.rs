@@ -61,8 +61,11 @@ fn alarms_of_the_sample(batch: usize) -> Vec<((&'static str, &'static str, &'sta
             let output = *ids.entry(row.key).or_insert_with(OutputId::new);
             // The first reading of each output is at its publication.
             states.entry(output).or_insert_with(|| SpikeState::new(row.at));
-            let observation =
-                Observation { series: Series { paid: row.paid, ..views(output, row.at, 0).series }, at: row.at, value: row.value };
+            let observation = Observation {
+                series: Series { paid: row.paid, ..views(output, row.at, 0).series },
+                at: row.at,
+                value: row.value,
+            };
             if known.insert((observation.series, observation.at)) {
                 fresh.push(observation);
             }
