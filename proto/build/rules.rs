@@ -82,8 +82,11 @@ fn check_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
         if inner.package_name().starts_with("koc.") {
             writeln!(body, "if let Some(v) = &self.{name} {{ crate::rules::Rules::check(v, c); }}").expect("writing to a string");
         }
-    } else if let Some(rules) = &rules {
-        let tests = scalar_rules(field, rules);
+    } else {
+        let tests = scalar_rules(field, rules.as_ref());
+        if tests.is_empty() {
+            return;
+        }
         if field.supports_presence() {
             writeln!(body, "if let Some(v) = &self.{name} {{ {tests} }}").expect("writing to a string");
         } else if ignore == 1 {
@@ -121,17 +124,18 @@ fn list_rules(body: &mut String, field: &FieldDescriptor, rules: Option<&Dynamic
     let test = match field.kind() {
         Kind::Message(inner) if inner.package_name().starts_with("koc.") => "crate::rules::Rules::check(v, c);".to_owned(),
         Kind::Message(_) => return,
-        _ => match items {
-            Some(items) => scalar_rules(field, &items),
-            None => return,
-        },
+        _ => scalar_rules(field, items.as_ref()),
     };
+    if test.is_empty() {
+        return;
+    }
     writeln!(body, "for (i, v) in self.{name}.iter().enumerate() {{ c.at(i); {test} c.leave(); }}").expect("writing to a string");
 }
 
-/// Tests on `v`, a reference to the field's value.
-fn scalar_rules(field: &FieldDescriptor, rules: &DynamicMessage) -> String {
-    let mut tests = String::new();
+/// Tests on `v`, a reference to the field's value. Every string is tested, with rules or without.
+fn scalar_rules(field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> String {
+    let mut tests = String::from(if field.kind() == Kind::String { "c.storable(v);" } else { "" });
+    let Some(rules) = rules else { return tests };
     let kind = match field.kind() {
         Kind::String => "string",
         Kind::Bytes => "bytes",

@@ -127,6 +127,13 @@ impl Checker {
         }
     }
 
+    /// Postgres holds every character but this one.
+    pub fn storable(&mut self, v: &str) {
+        if v.as_bytes().contains(&0) {
+            self.report("string.no_nul", "must not hold the character U+0000".into());
+        }
+    }
+
     pub fn min_len(&mut self, v: &str, min: usize) {
         // A string has at most as many characters as bytes: most values pass without counting.
         if v.len() < min || v.chars().count() < min {

@@ -6,11 +6,12 @@ use crate::{
     context::{Current, DEFAULT_DEADLINE, MAX_DEADLINE, parse_timeout, scope},
     fault::Fault,
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use koc_proto::rules::Method;
 use opentelemetry::{KeyValue, metrics::Histogram};
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -19,6 +20,9 @@ use tonic::body::Body;
 
 /// Calls at work at once; those beyond it are asked to come back.
 const MAX_CALLS: usize = 2_048;
+/// What anyone may ask: health and reflection say what the server is. All else needs a scope, or is not there.
+const OPEN: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// A method without a scope, found when a service starts.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,19 @@ impl Shared {
         let actor = headers.get(ACTOR_HEADER).map(|v| v.to_str().unwrap_or_default());
         act_as(caller, actor)
     }
+
+    fn turn_away(&self, method: &Method, started: Instant, fault: Fault) -> http::Response<Body> {
+        let response = fault.into_status(self.domain).into_http();
+        self.record(method, started, response.headers());
+        response
+    }
+
+    /// An answer whose head says nothing of a status succeeded, as far as is known at its head.
+    fn record(&self, method: &Method, started: Instant, head: &http::HeaderMap) {
+        let status = head.get("grpc-status").and_then(|v| v.to_str().ok()).unwrap_or("0").to_owned();
+        let labels = [KeyValue::new("rpc.method", method.path), KeyValue::new("rpc.grpc.status_code", status)];
+        self.duration.record(started.elapsed().as_secs_f64(), &labels);
+    }
 }
 
 impl<S> tower::Layer<S> for Admission {
@@ -109,19 +126,21 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let Some(method) = self.shared.methods.get(path).copied() else {
-            // Health and reflection say what the server is, to anyone; of all else the router says UNIMPLEMENTED.
-            return Box::pin(self.inner.call(request));
+            if OPEN.iter().any(|service| path.starts_with(service)) {
+                return Box::pin(self.inner.call(request));
+            }
+            let status = tonic::Status::unimplemented("there is no such method here");
+            return Box::pin(std::future::ready(Ok(status.into_http())));
         };
         let started = Instant::now();
         let shared = self.shared.clone();
-        let turn_away = |fault: Fault| Ok(fault.into_status(shared.domain).into_http());
         let caller = match shared.caller(&method, request.headers()) {
             Ok(caller) => caller,
-            Err(fault) => return Box::pin(std::future::ready(turn_away(fault))),
+            Err(fault) => return Box::pin(std::future::ready(Ok(shared.turn_away(&method, started, fault)))),
         };
         let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
             let fault = Fault::overloaded("TOO_MANY_CALLS", "too many calls are at work");
-            return Box::pin(std::future::ready(turn_away(fault)));
+            return Box::pin(std::future::ready(Ok(shared.turn_away(&method, started, fault))));
         };
         let asked = request.headers().get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(parse_timeout);
         let deadline = started + asked.unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
@@ -130,14 +149,18 @@ where
         request.extensions_mut().insert(current.clone());
         let work = self.inner.call(request);
         Box::pin(async move {
-            let answer = match tokio::time::timeout_at(deadline, scope(current, work)).await {
-                Ok(answer) => answer,
+            let work = AssertUnwindSafe(scope(current, work)).catch_unwind();
+            let answer = match tokio::time::timeout_at(deadline, work).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => {
+                    tracing::error!(method = method.path, "a call panicked");
+                    Ok(Fault::internal().into_status(shared.domain).into_http())
+                }
                 Err(_) => Ok(Fault::deadline().into_status(shared.domain).into_http()),
             };
-            let status =
-                answer.as_ref().ok().and_then(|r| r.headers().get("grpc-status")?.to_str().ok()).unwrap_or("0").to_owned();
-            let labels = [KeyValue::new("rpc.method", method.path), KeyValue::new("rpc.grpc.status_code", status)];
-            shared.duration.record(started.elapsed().as_secs_f64(), &labels);
+            if let Ok(response) = &answer {
+                shared.record(&method, started, response.headers());
+            }
             drop(slot);
             answer
         })

@@ -4,16 +4,16 @@
 use crate::{
     context::{self, Current, MAX_DEADLINE},
     fault::is_transient,
-    peer::PeerChannel,
+    peer::{self, PeerChannel},
     postgres::Db,
 };
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{FutureExt, stream::BoxStream};
 use koc_proto::koc::feed::v1::Change;
 use opentelemetry::{KeyValue, metrics::Gauge, trace::TraceContextExt};
 use prost::Message;
 use sqlx::{Acquire, PgConnection};
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -28,8 +28,10 @@ const PARKED_POLL: Duration = Duration::from_secs(1);
 /// The first wait of a parked fact; it doubles up to [`MAX_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// Wait after a broken stream.
+/// The first wait after a broken stream or a change that could not be applied for now; it doubles up to [`MAX_RECONNECT`] until a
+/// change is applied.
 const RECONNECT: Duration = Duration::from_millis(200);
+const MAX_RECONNECT: Duration = Duration::from_secs(2);
 
 /// Why an effect did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,24 @@ pub enum EffectError {
 impl From<sqlx::Error> for EffectError {
     fn from(error: sqlx::Error) -> Self {
         if is_transient(&error) { Self::Transient(error.to_string()) } else { Self::Park(error.to_string()) }
+    }
+}
+
+/// Why reading stopped.
+enum Broken {
+    Stream(Status),
+    Effect(EffectError),
+}
+
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::Stream(status)
+    }
+}
+
+impl From<EffectError> for Broken {
+    fn from(error: EffectError) -> Self {
+        Self::Effect(error)
     }
 }
 
@@ -121,11 +141,22 @@ impl Consumer {
             }
         };
         let reading = async {
+            let mut wait = RECONNECT;
             loop {
-                if let Err(error) = self.follow().await {
-                    tracing::debug!(source = self.name, error = %error, "the feed broke off; calling again");
+                match self.follow(&mut wait).await {
+                    Ok(()) => {}
+                    Err(Broken::Stream(status)) if peer::is_transient(&status) => {
+                        tracing::debug!(source = self.name, code = ?status.code(), error = status.message(), "the feed broke off; calling again");
+                    }
+                    Err(Broken::Stream(status)) => {
+                        tracing::warn!(source = self.name, code = ?status.code(), error = status.message(), "the feed is refused; calling again");
+                    }
+                    Err(Broken::Effect(error)) => {
+                        tracing::warn!(source = self.name, error = %error, "changes cannot be applied for now; reading them again");
+                    }
                 }
-                tokio::time::sleep(RECONNECT).await;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(MAX_RECONNECT);
             }
         };
         tokio::select! {
@@ -135,23 +166,28 @@ impl Consumer {
         }
     }
 
-    async fn follow(&self) -> Result<(), EffectError> {
+    /// Reads and applies until the stream ends; `wait` is set back when something was applied.
+    async fn follow(&self, wait: &mut Duration) -> Result<(), Broken> {
         let pull = tracing::info_span!("feed pull", source = self.name, otel.kind = "client");
-        let mut position = self.cursor().await?;
-        let refused = |status: Status| EffectError::Transient(format!("{:?}: {}", status.code(), status.message()));
+        let mut position = self.cursor().await.map_err(EffectError::from)?;
         // A stream has no end: no deadline goes with it.
-        let mut stream = self.source.watch(position).instrument(pull.clone()).await.map_err(refused)?;
+        let mut stream = self.source.watch(position).instrument(pull.clone()).await?;
         while let Some(message) = stream.next().await {
-            let (changes, through) = message.map_err(refused)?;
-            for chunk in changes.chunks(BATCH) {
-                let reached = chunk.last().map_or(position, |c| c.position);
-                self.apply_chunk(position, chunk, reached, &pull).await?;
+            let (changes, through) = message?;
+            // When the message reaches beyond its last change, the cursor follows all the same.
+            let beyond: &[Change] = &[];
+            for chunk in changes.chunks(BATCH).chain([beyond]) {
+                let reached = chunk.last().map_or(through.max(position), |c| c.position);
+                if reached == position {
+                    continue;
+                }
+                let applied = self.apply_chunk(position, chunk, reached, &pull).await?;
+                *wait = RECONNECT;
+                if !applied {
+                    // Another replica was quicker: read again from where it got to.
+                    return Ok(());
+                }
                 position = reached;
-            }
-            if through > position {
-                // Changes of nobody's interest: the cursor moves all the same.
-                self.apply_chunk(position, &[], through, &pull).await?;
-                position = through;
             }
             self.position.record(position, &[KeyValue::new("source", self.name)]);
         }
@@ -163,7 +199,8 @@ impl Consumer {
         Ok(position.fetch_optional(self.db.pool()).await?.unwrap_or(0))
     }
 
-    async fn apply_chunk(&self, from: i64, changes: &[Change], to: i64, pull: &tracing::Span) -> Result<(), EffectError> {
+    /// Applies changes and moves the cursor with them; false when the cursor was not at `from` any more.
+    async fn apply_chunk(&self, from: i64, changes: &[Change], to: i64, pull: &tracing::Span) -> Result<bool, EffectError> {
         let mut tx = self.db.begin().await?;
         // The cursor's row is the lock: another replica that read the same changes finds it moved and reads again.
         sqlx::query("INSERT INTO feed_cursor (source, position, update_time) VALUES ($1, 0, koc_now()) ON CONFLICT DO NOTHING")
@@ -178,14 +215,15 @@ impl Consumer {
                 .execute(&mut *tx)
                 .await?;
         if moved.rows_affected() == 0 {
-            return Err(EffectError::Transient("another replica moved the cursor".into()));
+            tx.rollback().await?;
+            return Ok(false);
         }
         for change in changes {
             self.apply_one(&mut tx, change, pull).await?;
         }
         tx.commit().await?;
         self.db.wake();
-        Ok(())
+        Ok(true)
     }
 
     async fn apply_one(&self, conn: &mut PgConnection, change: &Change, pull: &tracing::Span) -> Result<(), EffectError> {
@@ -221,7 +259,9 @@ impl Consumer {
         let current = Current { deadline: tokio::time::Instant::now() + MAX_DEADLINE, actor: "feed".into() };
         let work = async {
             let mut savepoint = conn.begin().await?;
-            match self.effect.apply(&mut savepoint, change).await {
+            // An effect that panics is parked like one that fails; the feed goes on.
+            let applied = AssertUnwindSafe(self.effect.apply(&mut savepoint, change)).catch_unwind().await;
+            match applied.unwrap_or_else(|_| Err(EffectError::Park("the effect panicked".into()))) {
                 Ok(()) => Ok(savepoint.commit().await?),
                 Err(error) => {
                     savepoint.rollback().await?;

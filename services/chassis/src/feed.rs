@@ -139,10 +139,12 @@ impl Feed {
                 if worth_sending && (sender.send(page).await.is_err() || failed) {
                     return;
                 }
-                if more {
+                if more && !feed.drain.is_cancelled() {
                     continue;
                 }
                 tokio::select! {
+                    // The drain first: the head's follower ends with it, and the reader should be told why.
+                    biased;
                     () = feed.drain.cancelled() => {
                         let _ = sender.send(Err(Fault::unavailable("DRAINING", "the service is going away; call again"))).await;
                         return;

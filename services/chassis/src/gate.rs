@@ -83,7 +83,8 @@ impl Work {
         self.reason = reason;
     }
 
-    /// The answer is given and nothing is kept: for `validate_only`.
+    /// The answer is given and nothing is kept: for `validate_only`. Call it first: from then on a refusal is not kept either, so
+    /// that the request id is free for the real call.
     pub fn dry_run(&mut self) {
         self.dry = true;
     }
@@ -209,8 +210,13 @@ impl<E: ServiceError> Gate<E> {
                 },
                 Err(Failure::Database(error)) if is_race(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
                 Err(Failure::Database(error)) => return Err(self.status(&E::from(error))),
-                Err(Failure::Service(error)) if error.database().is_some_and(is_race) && attempt < MAX_ATTEMPTS => attempt += 1,
+                Err(Failure::Service(error) | Failure::Dry(error))
+                    if error.database().is_some_and(is_race) && attempt < MAX_ATTEMPTS =>
+                {
+                    attempt += 1
+                }
                 Err(Failure::Service(error)) => return self.refuse(&call, &key, &error).await,
+                Err(Failure::Dry(error)) => return Err(self.status(&error)),
             }
         }
     }
@@ -229,7 +235,7 @@ impl<E: ServiceError> Gate<E> {
             Ok(answer) => answer,
             Err(error) => {
                 at_work.tx.rollback().await?;
-                return Err(Failure::Service(error));
+                return Err(if at_work.dry { Failure::Dry(error) } else { Failure::Service(error) });
             }
         };
         if at_work.dry {
@@ -364,6 +370,8 @@ impl<E: ServiceError> Gate<E> {
 enum Failure<E> {
     Database(sqlx::Error),
     Service(E),
+    /// As `Service`, of a dry run: nothing of it is kept.
+    Dry(E),
 }
 
 impl<E> From<sqlx::Error> for Failure<E> {

@@ -8,10 +8,11 @@ use crate::{
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -167,9 +168,13 @@ impl Job {
 /// Runs jobs with the handlers of their kinds, until `stop`; steps at work are finished first.
 pub async fn run(db: Db, handlers: HashMap<&'static str, Arc<dyn JobHandler>>, stop: CancellationToken) {
     let handlers = Arc::new(handlers);
-    let workers = (0..WORKERS).map(|_| tokio::spawn(work(db.clone(), handlers.clone(), stop.clone())));
-    for worker in workers.collect::<Vec<_>>() {
-        if let Err(error) = worker.await {
+    // A set ends with this future, so that no worker goes on when it is dropped.
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        workers.spawn(work(db.clone(), handlers.clone(), stop.clone()));
+    }
+    while let Some(ended) = workers.join_next().await {
+        if let Err(error) = ended {
             tracing::error!(error = %error, "a job worker ended");
         }
     }
@@ -178,6 +183,8 @@ pub async fn run(db: Db, handlers: HashMap<&'static str, Arc<dyn JobHandler>>, s
 async fn work(db: Db, handlers: Arc<HashMap<&'static str, Arc<dyn JobHandler>>>, stop: CancellationToken) {
     let kinds: Vec<&str> = handlers.keys().copied().collect();
     while !stop.is_cancelled() {
+        // Made before the look, so that a job that starts during it is not missed.
+        let woken = db.jobs_woken();
         match claim(&db, &kinds).await {
             Ok(Some(job)) => {
                 if let Some(handler) = handlers.get(job.kind.as_str()) {
@@ -190,7 +197,7 @@ async fn work(db: Db, handlers: Arc<HashMap<&'static str, Arc<dyn JobHandler>>>,
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = db.jobs_woken() => {}
+            () = woken => {}
             () = tokio::time::sleep(POLL) => {}
         }
     }
@@ -220,14 +227,16 @@ async fn step(db: &Db, job: &Job, handler: &dyn JobHandler) {
     // A step ends before its lease does.
     let deadline = Instant::now() + LEASE.mul_f32(0.8);
     let current = Current { deadline, actor: job.actor.clone() };
-    let outcome = tokio::time::timeout_at(deadline, context::scope(current, handler.run(job).instrument(span))).await;
-    let error = match outcome {
-        Ok(Ok(())) => {
+    // A handler that panics fails its step, not its worker.
+    let at_work = AssertUnwindSafe(context::scope(current, handler.run(job).instrument(span))).catch_unwind();
+    let error = match tokio::time::timeout_at(deadline, at_work).await {
+        Ok(Ok(Ok(()))) => {
             db.wake();
             return;
         }
-        Ok(Err(JobError::LeaseLost)) => return,
-        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(Err(JobError::LeaseLost))) => return,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) => "the step panicked".to_owned(),
         Err(_) => "the step took too long".to_owned(),
     };
     let doublings = u32::try_from(job.failures).unwrap_or(0).min(16);

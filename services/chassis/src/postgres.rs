@@ -6,7 +6,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{str::FromStr, sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 /// Longest statement; calls end sooner by their deadline.
 const STATEMENT_TIMEOUT: &str = "60s";
@@ -44,8 +44,8 @@ pub struct Schema {
 pub enum DatabaseError {
     #[error("the database address is not of the form postgres://user:password@host:port/database")]
     Address(#[source] sqlx::Error),
-    #[error("the schema {schema} is at version {found}, this program needs {needed}: run `koc migrate {schema}`")]
-    NotMigrated { schema: &'static str, found: i64, needed: i64 },
+    #[error("the schema {schema} lacks the migration {missing}: run `koc migrate {schema}`")]
+    NotMigrated { schema: &'static str, missing: i64 },
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     #[error("the migration failed")]
@@ -76,19 +76,21 @@ impl Db {
     /// Waits until the database answers and its schema is as new as `schema` needs. A missing migration is an error at once: it
     /// is made by a command, never at serve.
     pub async fn ready(&self, schema: &Schema) -> Result<(), DatabaseError> {
-        let needed = schema.migrations.iter().map(|m| m.version).max().unwrap_or(0);
+        // Each one: the chassis's own have lower versions than the services', so the highest says nothing of them.
+        let needed = || CHASSIS_MIGRATIONS.iter().chain(schema.migrations.iter()).map(|m| m.version);
         loop {
-            let found = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await;
+            let found =
+                sqlx::query_scalar::<_, i64>("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&self.pool).await;
             match found {
-                Ok(Some(found)) if found >= needed => return Ok(()),
                 Ok(found) => {
-                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: found.unwrap_or(0), needed });
+                    return match needed().find(|version| !found.contains(version)) {
+                        None => Ok(()),
+                        Some(missing) => Err(DatabaseError::NotMigrated { schema: schema.name, missing }),
+                    };
                 }
                 // 42P01: the table is not there at all.
                 Err(error) if error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("42P01")) => {
-                    return Err(DatabaseError::NotMigrated { schema: schema.name, found: 0, needed });
+                    return Err(DatabaseError::NotMigrated { schema: schema.name, missing: needed().min().unwrap_or(0) });
                 }
                 Err(error) if crate::fault::is_transient(&error) => {
                     tracing::warn!(error = %error, "waiting for the database");
@@ -127,8 +129,9 @@ impl Db {
         self.facts.notified().await;
     }
 
-    pub(crate) async fn jobs_woken(&self) {
-        self.jobs.notified().await;
+    /// Ends at the first [`Self::wake`] after this call, awaited by then or not.
+    pub(crate) fn jobs_woken(&self) -> Notified<'_> {
+        self.jobs.notified()
     }
 
     pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, sqlx::Error> {

@@ -33,7 +33,8 @@ pub trait OnSequenced: Send + Sync {
 pub async fn run(db: Db, hook: Option<Arc<dyn OnSequenced>>, stop: CancellationToken) {
     loop {
         match step(&db, hook.as_deref()).await {
-            Ok(n) if n == BATCH as usize => continue,
+            // Under a steady load it would never come to the stop below.
+            Ok(n) if n == BATCH as usize && !stop.is_cancelled() => continue,
             Ok(_) => {}
             Err(error) => tracing::warn!(error = %error, "facts could not be sequenced; trying again"),
         }

@@ -17,8 +17,11 @@ use anyhow::Context;
 use axum::{extract::State, http::StatusCode, routing::get};
 use prometheus::TextEncoder;
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{service::Routes, transport::Server};
 
 /// After a signal, calls at work have so long to end.
@@ -145,9 +148,13 @@ impl Service {
         let listener = bind(listen).await?;
         let ops_listener = bind(ops_listen).await?;
 
-        let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_service_status(self.identity.package, tonic_health::ServingStatus::Serving).await;
-        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let names = ["", self.identity.package];
+        let (mut reporter, health) = tonic_health::server::health_reporter();
+        let (ops_reporter, ops_health) = tonic_health::server::health_reporter();
+        for name in names {
+            reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+            ops_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        }
 
         let (db, hook, stop) = (self.db.clone(), self.hook.take(), self.stop.clone());
         self.tasks.spawn(sequencer::run(db, hook, stop));
@@ -157,7 +164,8 @@ impl Service {
         if !self.jobs.is_empty() {
             self.tasks.spawn(job::run(self.db.clone(), std::mem::take(&mut self.jobs), self.stop.clone()));
         }
-        let ops = ops_routes(Routes::new(health.clone()), metrics, self.stop.clone());
+        let background = AbortOnDropHandle::new(tokio::spawn(attend(self.tasks, self.stop.clone())));
+        let ops = ops_routes(Routes::new(ops_health), metrics, self.stop.clone());
         // Health outlives the drain, so that probes see the end and not a refused connection.
         let ops = tokio::spawn(async move { axum::serve(ops_listener, ops).await });
 
@@ -165,7 +173,12 @@ impl Service {
         let going = async move {
             stop.cancelled().await;
             tracing::info!("draining");
-            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            for name in names {
+                ops_reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+                reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+                // Ends the streams of those who watch it, which would hold up the drain.
+                reporter.clear_service_status(name).await;
+            }
         };
         let routes = routes.add_service(health).add_service(reflection_v1()?).add_service(reflection_v1alpha()?);
         let server = Server::builder()
@@ -190,14 +203,27 @@ impl Service {
             () = hard_end => tracing::warn!("calls were still at work at the end of the drain"),
         }
         self.stop.cancel();
-        let background = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_DEADLINE, background).await.is_err() {
-            tracing::warn!("background work was still going on at the end of the drain");
+        match tokio::time::timeout(DRAIN_DEADLINE, background).await {
+            Ok(attended) => attended.and_then(|panicked| panicked).context("background work panicked")?,
+            Err(_) => tracing::warn!("background work was still going on at the end of the drain"),
         }
         ops.abort();
         tracing::info!("drained");
         Ok(())
     }
+}
+
+/// Waits for all background work. A part of it that panics ends the service: without it, the service would only look alive.
+async fn attend(mut tasks: JoinSet<()>, stop: CancellationToken) -> Result<(), JoinError> {
+    let mut outcome = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(error = %error, "background work panicked; the service ends");
+            outcome = Err(error);
+            stop.cancel();
+        }
+    }
+    outcome
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -1,1 +1,61 @@
+//! The task service (for what): briefs, tasks, and assignments whose money is held from acceptance to settlement.
+//!
+//! Reading order: what it is about ([`domain`]), how it is kept ([`store`]), whom it asks ([`peer`]), the jobs that go on after an
+//! answer was given ([`flow`]), the calls ([`api`]).
 
+pub mod config;
+pub mod domain;
+pub mod error;
+
+mod store;
+
+mod peer;
+
+mod flow;
+
+mod api;
+
+pub use config::Config;
+use koc_chassis::{
+    gate,
+    postgres::Schema,
+    server::{Identity, Service},
+    telemetry::Metrics,
+};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What the service is called and where it listens when not told otherwise.
+pub const IDENTITY: Identity = Identity { name: "task", package: "koc.task.v1", domain: "task.koc", port: 7403 };
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The service's schema. A published revision of a brief never changes.
+pub static SCHEMA: Schema = Schema { name: "task", migrations: &MIGRATIONS, append_only: &["brief_revision"] };
+
+/// Answers to mutations are kept so long, for retries.
+const KEEP_ANSWERS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often older ones are removed.
+const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Serves until `stop`.
+pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
+    let registry = peer::Registry::new(service.peer(&config.registry.registry_url)?);
+    let budget = peer::Budget::new(service.peer(&config.budget.budget_url)?);
+    flow::run(&mut service, &budget);
+
+    let db = service.db().clone();
+    service.every(PURGE_EVERY, move || {
+        let db = db.clone();
+        async move {
+            match gate::purge_records(&db, KEEP_ANSWERS).await {
+                Ok(purged) => tracing::debug!(purged, "old answers were removed"),
+                Err(error) => tracing::warn!(error = %error, "old answers could not be removed"),
+            }
+        }
+    });
+
+    let routes = api::routes(&service, registry);
+    service.serve(routes, metrics).await
+}

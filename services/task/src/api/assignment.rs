@@ -1,0 +1,189 @@
+//! AssignmentService: offers and the answers to them, here; what is handed in and how it is judged, in [`super::delivery`].
+
+use super::{convert, delivery};
+use crate::{
+    domain::{
+        AssignmentId, TaskId,
+        assignment::{Assignment, AssignmentError},
+        task::Candidate,
+    },
+    error::Error,
+    flow,
+    peer::Registry,
+    store::{self, assignment::Filter},
+};
+use chrono::{DateTime, Utc};
+use koc_chassis::{
+    gate::{Call, Gate, Work},
+    ids::MemberId,
+    page,
+};
+use koc_proto::{koc::task::v1 as pb, rules::Rules};
+use tonic::{Request, Response, Status};
+
+const LIST: &str = "ListAssignments";
+
+pub struct AssignmentApi {
+    pub gate: Gate<Error>,
+    pub registry: Registry,
+}
+
+/// Moves an assignment by one transition, with all that follows from it, and gives it as the answer shows it.
+pub(super) async fn transit(
+    work: &mut Work,
+    assignment: Assignment,
+    transition: impl FnOnce(Assignment, DateTime<Utc>) -> Result<Assignment, AssignmentError>,
+) -> Result<Assignment, Error> {
+    let (id, before, now) = (assignment.id, assignment.state.clone(), work.now().await?);
+    let after = transition(assignment, now).map_err(|problem| Error::Assignment { assignment: id, problem })?;
+    let actor = work.actor().to_owned();
+    flow::keep(work.conn(), &before, &after, &actor).await?;
+    work.audit(id.0, None);
+    Ok(after)
+}
+
+/// An assignment with its task's lock and its own.
+pub(super) async fn locked(work: &mut Work, id: &str) -> Result<Assignment, Error> {
+    let id = AssignmentId::parse("assignment_id", id)?;
+    let programme = work.programme();
+    flow::lock_called(work.conn(), programme, id).await
+}
+
+/// As an answer to a mutation shows it: with what was handed in, without free text.
+pub(super) async fn shown(work: &mut Work, assignment: &Assignment) -> Result<pb::Assignment, Error> {
+    let submissions = store::submission::list(work.conn(), assignment.id).await?;
+    let mut message = convert::assignment_to_proto(assignment, &submissions);
+    message.strip_personal();
+    Ok(message)
+}
+
+async fn offer(work: &mut Work, request: pb::OfferAssignmentRequest, candidate: Candidate) -> Result<Assignment, Error> {
+    let task_id = TaskId::parse("task_id", &request.task_id)?;
+    let member = MemberId::parse("member_id", &request.member_id)?;
+    let programme = work.programme();
+    // The task's lock makes offers of one task follow each other: the last place is given once.
+    let task = store::task::lock(work.conn(), programme, task_id).await?.ok_or(Error::TaskNotFound(task_id))?;
+    let now = work.now().await?;
+    if let Some(open) = store::assignment::open_of(work.conn(), task_id, member).await? {
+        return Err(Error::AssignmentExists(open));
+    }
+    let target = task.target.clone();
+    let task = task.seat(&candidate, now).map_err(|problem| Error::Task { task: task_id, target, problem })?;
+    let offered = Assignment::offer(&task, member, candidate.tier_id, now);
+    store::task::update(work.conn(), &task).await?;
+    flow::begin(work.conn(), &offered).await?;
+    work.audit(offered.id.0, None);
+    Ok(offered)
+}
+
+#[tonic::async_trait]
+impl pb::assignment_service_server::AssignmentService for AssignmentApi {
+    async fn offer_assignment(
+        &self,
+        request: Request<pb::OfferAssignmentRequest>,
+    ) -> Result<Response<pb::OfferAssignmentResponse>, Status> {
+        let registry = self.registry.clone();
+        let candidate = async move |call: &Call, request: &pb::OfferAssignmentRequest| {
+            let member = MemberId::parse("member_id", &request.member_id)?;
+            registry.candidate(call.programme, member).await
+        };
+        self.gate
+            .mutate_after(request, candidate, |work, request, candidate| {
+                Box::pin(async move {
+                    let offered = offer(work, request, candidate).await?;
+                    Ok(pb::OfferAssignmentResponse { assignment: Some(convert::assignment_to_proto(&offered, &[])) })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn accept_assignment(
+        &self,
+        request: Request<pb::AcceptAssignmentRequest>,
+    ) -> Result<Response<pb::AcceptAssignmentResponse>, Status> {
+        self.gate
+            .mutate(request, |work, request| {
+                Box::pin(async move {
+                    let assignment = locked(work, &request.assignment_id).await?;
+                    let accepted = transit(work, assignment, Assignment::accept).await?;
+                    Ok(pb::AcceptAssignmentResponse { assignment: Some(shown(work, &accepted).await?) })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn decline_assignment(
+        &self,
+        request: Request<pb::DeclineAssignmentRequest>,
+    ) -> Result<Response<pb::DeclineAssignmentResponse>, Status> {
+        self.gate
+            .mutate(request, |work, request| {
+                Box::pin(async move {
+                    let assignment = locked(work, &request.assignment_id).await?;
+                    let declined = transit(work, assignment, Assignment::decline).await?;
+                    Ok(pb::DeclineAssignmentResponse { assignment: Some(shown(work, &declined).await?) })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn submit_work(&self, request: Request<pb::SubmitWorkRequest>) -> Result<Response<pb::SubmitWorkResponse>, Status> {
+        self.gate.mutate(request, |work, request| Box::pin(delivery::submit(work, request))).await.map(Into::into)
+    }
+
+    async fn review_submission(
+        &self,
+        request: Request<pb::ReviewSubmissionRequest>,
+    ) -> Result<Response<pb::ReviewSubmissionResponse>, Status> {
+        self.gate.mutate(request, |work, request| Box::pin(delivery::review(work, request))).await.map(Into::into)
+    }
+
+    async fn complete_assignment(
+        &self,
+        request: Request<pb::CompleteAssignmentRequest>,
+    ) -> Result<Response<pb::CompleteAssignmentResponse>, Status> {
+        self.gate.mutate(request, |work, request| Box::pin(delivery::complete(work, request))).await.map(Into::into)
+    }
+
+    async fn get_assignment(
+        &self,
+        request: Request<pb::GetAssignmentRequest>,
+    ) -> Result<Response<pb::GetAssignmentResponse>, Status> {
+        self.gate
+            .read(request, async |call, request| {
+                let id = AssignmentId::parse("assignment_id", &request.assignment_id)?;
+                let mut tx = self.gate.db().begin().await?;
+                let found = store::assignment::find(&mut tx, call.programme, id).await?;
+                let assignment = found.ok_or(Error::AssignmentNotFound(id))?;
+                let submissions = store::submission::list(&mut tx, id).await?;
+                Ok(pb::GetAssignmentResponse { assignment: Some(convert::assignment_to_proto(&assignment, &submissions)) })
+            })
+            .await
+    }
+
+    async fn list_assignments(
+        &self,
+        request: Request<pb::ListAssignmentsRequest>,
+    ) -> Result<Response<pb::ListAssignmentsResponse>, Status> {
+        self.gate
+            .read(request, async |call, request| {
+                let programme = call.programme.to_string();
+                let filters = [programme.as_str(), request.task_id.as_str(), request.member_id.as_str()];
+                let filter = Filter {
+                    task: TaskId::parse_optional("task_id", &request.task_id)?,
+                    member: MemberId::parse_optional("member_id", &request.member_id)?,
+                    after: page::after_id(LIST, &filters, &request.page_token)?,
+                };
+                let size = page::size(request.page_size);
+                let mut tx = self.gate.db().begin().await?;
+                let mut found = store::assignment::list(&mut tx, call.programme, filter, size + 1).await?;
+                let next_page_token = page::cut(&mut found, size, |a| page::token(LIST, &filters, &a.id.to_string()));
+                let assignments = found.iter().map(|a| convert::assignment_to_proto(a, &[])).collect();
+                Ok(pb::ListAssignmentsResponse { assignments, next_page_token })
+            })
+            .await
+    }
+}

@@ -1,0 +1,36 @@
+//! What happens at a deadline: an offer that nobody took ends, work that nobody handed in ends and its money goes back.
+
+use super::{EXPIRE_OFFER, broken, keep, lock};
+use crate::domain::AssignmentId;
+use async_trait::async_trait;
+use koc_chassis::{
+    clock,
+    job::{Job, JobError, JobHandler},
+    postgres::Db,
+};
+
+pub struct ExpireAssignment {
+    pub db: Db,
+}
+
+#[async_trait]
+impl JobHandler for ExpireAssignment {
+    async fn run(&self, job: &Job) -> Result<(), JobError> {
+        let id = AssignmentId(job.subject_id);
+        let mut tx = self.db.begin().await?;
+        let assignment = lock(&mut tx, job.programme(), id).await?.ok_or_else(|| broken("the assignment is gone"))?;
+        let now = clock::now(&mut tx).await?;
+        let before = assignment.state.clone();
+        let expired = match job.kind.as_str() {
+            EXPIRE_OFFER => assignment.expire_offer(now),
+            _ => assignment.expire_delivery(now),
+        };
+        // First, as what follows from the end cancels the jobs that still wait for a deadline.
+        job.finish(&mut tx).await?;
+        if let Some(expired) = expired {
+            keep(&mut tx, &before, &expired, &job.actor).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
