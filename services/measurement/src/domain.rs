@@ -7,15 +7,24 @@
 //! money in a single place, [`money::round_to_minor`], half to even. Ratios, probabilities and percentiles are plain
 //! decimals (0.25, not 25), scores that people see run from 0 to 100.
 
+pub mod appraisal;
 pub mod attainment;
 pub mod cohort;
 pub mod decision;
 pub mod digest;
 pub mod distribution;
 pub mod error;
+pub mod ids;
+pub mod judgement;
 pub mod maturity;
 pub mod money;
+pub mod output;
+pub mod period;
+pub mod policy;
 pub mod posterior;
+pub mod progress;
+pub mod reading;
+pub mod round;
 pub mod spike;
 pub mod tier_proposal;
 pub mod types;

@@ -127,6 +127,15 @@ pub struct Decision {
     pub inputs_id: String,
 }
 
+impl Decision {
+    /// The factor on what was spent that gives the member's next limit: the multiplier of the outcome, and for MAINTAIN the
+    /// upper bound of what the allocator may choose, since a limit at the very spend of one period would refuse the ordinary
+    /// ups and downs of the next.
+    pub fn limit_factor(&self) -> f64 {
+        if self.action == Action::Maintain { self.bounds.high } else { self.limit_multiplier }
+    }
+}
+
 /// Decides. Same inputs and policy, same bytes.
 ///
 /// R0 breach → REDUCE, by hand. R1 too few outputs, too little spend, an immature window or no posterior → MAINTAIN.

@@ -76,8 +76,8 @@ pub struct OutputValue {
 
 /// Values an output. Sums are formed in floating point per component and rounded once, half to even.
 ///
-/// Content: Σ margin · credit over distinct orders, plus Σ replacement cost · (1 − reuse discount). Insight:
-/// Σ benefit · share · confidence of adopted suggestions; pending ones are shown as P(adopt) · mean benefit, with P the
+/// Content: Σ margin · credit over distinct orders, plus Σ replacement cost · (1 − reuse discount), plus followers at the
+/// brand's own rate. Insight: Σ benefit · share · confidence of adopted suggestions; pending ones are shown as P(adopt) · mean benefit, with P the
 /// mean of a beta posterior. Social: followers, uplift and leads at the brand's own rates; a rate of zero leaves the part out
 /// of cash. The uplift is a difference in differences (Ashenfelter & Card 1985) and grade D without a control group.
 ///
@@ -139,6 +139,11 @@ fn value_content(content: &ContentEvidence, model: &ValueModel, ledger: &mut Led
         let replacement = non_negative_minor("replacement_cost_minor", reuse.replacement_cost_minor)?;
         let saved = replacement as f64 * (1.0 - model.reuse_discount);
         ledger.add(ComponentKind::ReuseSaving, reuse.grade, saved)?;
+    }
+    if model.follower_value_minor > 0 && content.new_followers > 0 {
+        // The count is the platform's, the worth of a follower is the brand's estimate: C.
+        let value = content.new_followers as f64 * model.follower_value_minor as f64;
+        ledger.add(ComponentKind::NewFollowers, Grade::C, value)?;
     }
     Ok(())
 }

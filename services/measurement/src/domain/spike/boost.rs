@@ -32,7 +32,7 @@ pub struct AudienceEvidence {
     pub duplicate_share: Option<f64>,
     pub likes_per_read: Option<RatioInBand>,
     pub comments_per_read: Option<RatioInBand>,
-    pub brand_safety_flagged: bool,
+    pub brand_safety_flagged: Option<bool>,
     pub paid_boost_active: bool,
 }
 
@@ -85,7 +85,11 @@ pub fn check_gates(evidence: &AudienceEvidence) -> Result<Vec<GateResult>, Input
         },
         banded(Gate::LikesPlausible, evidence.likes_per_read)?,
         banded(Gate::CommentsPlausible, evidence.comments_per_read)?,
-        GateResult { gate: Gate::BrandSafe, met: !evidence.brand_safety_flagged, measured: true },
+        GateResult {
+            gate: Gate::BrandSafe,
+            met: evidence.brand_safety_flagged != Some(true),
+            measured: evidence.brand_safety_flagged.is_some(),
+        },
         GateResult { gate: Gate::Organic, met: !evidence.paid_boost_active, measured: true },
     ])
 }
@@ -101,8 +105,8 @@ pub struct BoostInputs {
     pub remaining_reads: f64,
     /// Value of 1,000 organic reads of this output, by the value model.
     pub value_per_thousand_reads_minor: f64,
-    /// Price of 1,000 paid impressions; greater than zero.
-    pub cost_per_thousand_minor: i64,
+    /// Price of 1,000 paid impressions; greater than zero. `None` when the brand has named none: the return then sets no limit.
+    pub cost_per_thousand_minor: Option<i64>,
     /// Worth of a paid read against an organic one, in [0, 1].
     pub relevance: f64,
     /// The return the last unit spent must still bring: 0.0 breaks even, 0.5 brings 1.5 back.
@@ -125,21 +129,29 @@ pub enum BoostBound {
     NotWorthIt,
 }
 
+/// What money would bring.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BoostResponse {
+    /// The spend at which the last unit meets the target.
+    pub limit_minor: i64,
+    /// Value per unit of money of the first and of the last unit of the amount.
+    pub first_marginal_value: f64,
+    pub last_marginal_value: f64,
+    /// Value expected from the whole amount.
+    pub expected_value_minor: i64,
+}
+
 /// How much to ask for, and why that much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BoostProposal {
     /// Zero when it is not worth it.
     pub amount_minor: i64,
     pub bound: BoostBound,
-    /// The three limits, of which the amount is the least.
+    /// The limits, of which the amount is the least.
     pub reserve_limit_minor: i64,
     pub output_limit_minor: i64,
-    pub return_limit_minor: i64,
-    /// Value per unit of money of the first and of the last unit spent.
-    pub first_marginal_value: f64,
-    pub last_marginal_value: f64,
-    /// Value expected from the whole amount.
-    pub expected_value_minor: i64,
+    /// `None` when there is no price to compute it from.
+    pub response: Option<BoostResponse>,
     /// After this the moment has passed.
     pub expires_at: DateTime<Utc>,
     /// The same in a sentence; amounts in minor units.
@@ -159,31 +171,18 @@ pub struct BoostProposal {
 pub fn propose_boost(inputs: &BoostInputs, now: DateTime<Utc>) -> Result<BoostProposal, InputError> {
     let reserve_limit_minor = non_negative_minor("reserve_left_minor", inputs.reserve_left_minor)? / RESERVE_DIVISOR;
     let output_limit_minor = non_negative_minor("output_cap_minor", inputs.output_cap_minor)?;
-    let reads = in_range("remaining_reads", inputs.remaining_reads, 0.0, f64::MAX)?;
-    let value = in_range("value_per_thousand_reads_minor", inputs.value_per_thousand_reads_minor, 0.0, f64::MAX)?;
-    let price = positive("cost_per_thousand_minor", inputs.cost_per_thousand_minor as f64)?;
-    let relevance = share("relevance", inputs.relevance)?;
-    let hurdle = 1.0 + in_range("target_marginal_roi", inputs.target_marginal_roi, -0.99, f64::MAX)?;
     let half_life = positive("half_life_hours", inputs.half_life_hours)?;
+    let curve = inputs.cost_per_thousand_minor.map(|price| Curve::new(inputs, price)).transpose()?;
 
-    let first = finite("first_marginal_value", relevance * value / price)?;
-    // A/v₀: what buying every remaining read would cost.
-    let scale_minor = finite("remaining_reads", reads * price / 1_000.0)?;
-    let return_limit_minor =
-        if first > hurdle { round_to_minor("return_limit_minor", scale_minor * (first / hurdle).ln())? } else { 0 };
-    let amount_minor = reserve_limit_minor.min(output_limit_minor).min(return_limit_minor);
-    let bound = if return_limit_minor == 0 {
-        BoostBound::NotWorthIt
-    } else if amount_minor == return_limit_minor {
-        BoostBound::MarginalReturn
-    } else if amount_minor == output_limit_minor {
-        BoostBound::OutputCap
-    } else {
-        BoostBound::Reserve
+    let unpriced_minor = reserve_limit_minor.min(output_limit_minor);
+    let amount_minor = curve.as_ref().map_or(unpriced_minor, |curve| unpriced_minor.min(curve.limit_minor));
+    let bound = match &curve {
+        Some(curve) if curve.limit_minor == 0 => BoostBound::NotWorthIt,
+        Some(curve) if amount_minor == curve.limit_minor => BoostBound::MarginalReturn,
+        _ if amount_minor == output_limit_minor => BoostBound::OutputCap,
+        _ => BoostBound::Reserve,
     };
-    let spent = if scale_minor > 0.0 { amount_minor as f64 / scale_minor } else { 0.0 };
-    let last = first * (-spent).exp();
-    let expected_value_minor = round_to_minor("expected_value_minor", -first * scale_minor * (-spent).exp_m1())?;
+    let response = curve.map(|curve| curve.response(amount_minor)).transpose()?;
     let open_hours = (EXPIRY_HALF_LIVES * half_life).min(MAX_EXPIRY_HOURS);
     let expires_at = now + TimeDelta::seconds((open_hours * 3_600.0) as i64);
     let reason = match bound {
@@ -192,23 +191,61 @@ pub fn propose_boost(inputs: &BoostInputs, now: DateTime<Utc>) -> Result<BoostPr
         BoostBound::MarginalReturn => "the spend at which the last unit still meets the target return",
         BoostBound::NotWorthIt => "nothing, since even the first unit would miss the target return",
     };
+    let returns = match &response {
+        Some(r) => format!(
+            "return {}. The first unit brings {:.2}, the last {:.2}, the target is {:.2}. Expected value {}",
+            r.limit_minor,
+            r.first_marginal_value,
+            r.last_marginal_value,
+            1.0 + inputs.target_marginal_roi,
+            r.expected_value_minor
+        ),
+        None => "return not computed, since the value model has no media price".to_owned(),
+    };
     let explanation = format!(
-        "Proposes {amount_minor}: {reason}. Limits: reserve {reserve_limit_minor}, output {output_limit_minor}, return \
-         {return_limit_minor}. The first unit brings {first:.2}, the last {last:.2}, the target is {hurdle:.2}. \
-         Expected value {expected_value_minor}."
+        "Proposes {amount_minor}: {reason}. Limits: reserve {reserve_limit_minor}, output {output_limit_minor}, {returns}."
     );
-    Ok(BoostProposal {
-        amount_minor,
-        bound,
-        reserve_limit_minor,
-        output_limit_minor,
-        return_limit_minor,
-        first_marginal_value: first,
-        last_marginal_value: last,
-        expected_value_minor,
-        expires_at,
-        explanation,
-    })
+    Ok(BoostProposal { amount_minor, bound, reserve_limit_minor, output_limit_minor, response, expires_at, explanation })
+}
+
+/// The concave response of one output.
+struct Curve {
+    first: f64,
+    /// A/v₀: what buying every remaining read would cost.
+    scale_minor: f64,
+    limit_minor: i64,
+}
+
+impl Curve {
+    fn new(inputs: &BoostInputs, price_minor: i64) -> Result<Self, InputError> {
+        let reads = in_range("remaining_reads", inputs.remaining_reads, 0.0, f64::MAX)?;
+        let value = in_range("value_per_thousand_reads_minor", inputs.value_per_thousand_reads_minor, 0.0, f64::MAX)?;
+        let price = positive("cost_per_thousand_minor", price_minor as f64)?;
+        let relevance = share("relevance", inputs.relevance)?;
+        let hurdle = 1.0 + in_range("target_marginal_roi", inputs.target_marginal_roi, -0.99, f64::MAX)?;
+        let first = finite("first_marginal_value", relevance * value / price)?;
+        let scale_minor = finite("remaining_reads", reads * price / 1_000.0)?;
+        let limit_minor =
+            if first > hurdle { round_to_minor("return_limit_minor", scale_minor * (first / hurdle).ln())? } else { 0 };
+        Ok(Self { first, scale_minor, limit_minor })
+    }
+
+    fn response(&self, amount_minor: i64) -> Result<BoostResponse, InputError> {
+        let Self { first, scale_minor, limit_minor } = *self;
+        let spent = if scale_minor > 0.0 { amount_minor as f64 / scale_minor } else { 0.0 };
+        let expected_value_minor = round_to_minor("expected_value_minor", -first * scale_minor * (-spent).exp_m1())?;
+        let last_marginal_value = first * (-spent).exp();
+        Ok(BoostResponse { limit_minor, first_marginal_value: first, last_marginal_value, expected_value_minor })
+    }
+}
+
+/// Reads still to come of an output in a burst: the larger of what its age leaves, and of what the present rate leaves when it
+/// halves with the platform's half-life, rate · half-life/ln 2. The first alone would call a week-old output done, whatever
+/// happens to it now.
+pub fn remaining_reads(projected_total: f64, total: f64, reads_per_hour: f64, half_life_hours: f64) -> f64 {
+    let by_age = projected_total - total;
+    let by_rate = reads_per_hour * half_life_hours / std::f64::consts::LN_2;
+    by_age.max(by_rate).max(0.0)
 }
 
 #[cfg(test)]
@@ -222,7 +259,7 @@ mod tests {
             output_cap_minor: 5_000_000,
             remaining_reads: 200_000.0,
             value_per_thousand_reads_minor: 9_000.0,
-            cost_per_thousand_minor: 3_000,
+            cost_per_thousand_minor: Some(3_000),
             relevance: 0.5,
             target_marginal_roi: 0.0,
             half_life_hours: 48.0,
@@ -238,8 +275,9 @@ mod tests {
         let proposal = propose_boost(&inputs(), now()).expect("valid inputs");
         // A/v₀ = 200 · 3,000 = 600,000; v₀ = 1.5; 600,000 · ln 1.5 = 243,279.06.
         assert_eq!((proposal.amount_minor, proposal.bound), (243_279, BoostBound::MarginalReturn));
-        assert!((proposal.last_marginal_value - 1.0).abs() < 1e-5);
-        assert_eq!(proposal.expected_value_minor, 300_000);
+        let response = proposal.response.expect("there is a price");
+        assert!((response.last_marginal_value - 1.0).abs() < 1e-5);
+        assert_eq!(response.expected_value_minor, 300_000);
         assert_eq!(proposal.expires_at, now() + TimeDelta::hours(96));
     }
 
@@ -254,8 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn without_a_price_the_reserve_and_the_cap_alone_bind() {
+        let unpriced = BoostInputs { cost_per_thousand_minor: None, output_cap_minor: 150_000, ..inputs() };
+        let proposal = propose_boost(&unpriced, now()).expect("valid inputs");
+        assert_eq!((proposal.amount_minor, proposal.bound, proposal.response), (150_000, BoostBound::OutputCap, None));
+        assert!(proposal.explanation.contains("no media price"), "{}", proposal.explanation);
+    }
+
+    #[test]
+    fn a_burst_leaves_what_its_rate_leaves_when_that_is_more() {
+        // 100 an hour, halving every 48 h: 100 · 48/ln 2.
+        assert!((remaining_reads(10_500.0, 10_000.0, 100.0, 48.0) - 6_924.936).abs() < 1e-3);
+        assert!((remaining_reads(20_000.0, 10_000.0, 100.0, 48.0) - 10_000.0).abs() < 1e-9);
+        assert!(remaining_reads(1.0, 2.0, 0.0, 48.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn a_boost_that_loses_on_its_first_unit_asks_for_nothing() {
-        let dear = BoostInputs { cost_per_thousand_minor: 9_000, ..inputs() };
+        let dear = BoostInputs { cost_per_thousand_minor: Some(9_000), ..inputs() };
         let proposal = propose_boost(&dear, now()).expect("valid inputs");
         assert_eq!((proposal.amount_minor, proposal.bound), (0, BoostBound::NotWorthIt));
     }
@@ -267,7 +321,7 @@ mod tests {
             duplicate_share: Some(0.3),
             likes_per_read: Some(RatioInBand { value: 0.9, low: 0.01, high: 0.2 }),
             comments_per_read: None,
-            brand_safety_flagged: false,
+            brand_safety_flagged: Some(false),
             paid_boost_active: true,
         };
         let results = check_gates(&evidence).expect("valid shares");
@@ -287,7 +341,7 @@ mod tests {
                 output_cap_minor: cap,
                 remaining_reads: reads,
                 value_per_thousand_reads_minor: value,
-                cost_per_thousand_minor: price,
+                cost_per_thousand_minor: Some(price),
                 relevance,
                 target_marginal_roi: target,
                 half_life_hours: 6.0,
@@ -295,7 +349,8 @@ mod tests {
             prop_assert!(proposal.amount_minor >= 0);
             prop_assert!(proposal.amount_minor <= reserve / 4 && proposal.amount_minor <= cap);
             if proposal.amount_minor > 1_000 {
-                prop_assert!(proposal.last_marginal_value >= (1.0 + target) * 0.99);
+                let response = proposal.response.expect("there is a price");
+                prop_assert!(response.last_marginal_value >= (1.0 + target) * 0.99);
             }
         }
     }

@@ -88,6 +88,8 @@ pub struct Engagement {
 pub struct ContentEvidence {
     pub orders: Vec<AttributedOrder>,
     pub reuses: Vec<Reuse>,
+    /// Followers that it brought, by paid reach too.
+    pub new_followers: u64,
     pub engagement: Engagement,
     pub reach_percentile: Option<f64>,
     /// Of [`super::ValueModel::engagement_per_read`].

@@ -8,6 +8,9 @@ use crate::domain::cohort::rate::BetaPrior;
 use crate::domain::digest::content_id;
 use crate::domain::error::{InputError, in_range, non_negative_minor, share};
 
+/// Days after publication in which readings count when a model does not say.
+pub const DEFAULT_ATTRIBUTION_DAYS: u32 = 90;
+
 /// Weights of the actions in the engagement of a piece of content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngagementWeights {
@@ -52,6 +55,8 @@ pub struct ValueModel {
     pub version: u32,
     /// ISO 4217.
     pub currency: String,
+    /// Readings count until so many days after publication.
+    pub attribution_days: u32,
     /// How much less a reused output is worth than a new one would cost, in [0, 1].
     pub reuse_discount: f64,
     /// Weight of a benefit that is estimated, not confirmed, in [0, 1].
@@ -84,6 +89,7 @@ impl ValueModel {
         Self {
             version: 1,
             currency: currency.to_owned(),
+            attribution_days: DEFAULT_ATTRIBUTION_DAYS,
             reuse_discount: 0.5,
             estimated_confidence: 0.5,
             adoption_prior: BetaPrior::ADOPTION,
@@ -128,6 +134,7 @@ impl ValueModel {
     /// # Errors
     /// `OutOfRange`, `NotFinite`, `NegativeAmount`, naming the parameter.
     pub fn check(&self) -> Result<(), InputError> {
+        in_range("attribution_days", f64::from(self.attribution_days), 1.0, 365.0)?;
         share("reuse_discount", self.reuse_discount)?;
         share("estimated_confidence", self.estimated_confidence)?;
         in_range("full_adoption", self.full_adoption, f64::EPSILON, 1.0)?;

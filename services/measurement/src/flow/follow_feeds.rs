@@ -1,0 +1,163 @@
+//! What other services tell: programmes from the registry, settled assignments from task, draws and their money from the
+//! budget. The feeds have no mutual order, so each effect stands by itself and the same fact told twice changes nothing.
+
+use crate::{
+    domain::{
+        ids::OutputId,
+        output::{Metric, Output},
+    },
+    flow::open_programme,
+    store::{self, output::NewTarget},
+};
+use async_trait::async_trait;
+use koc_chassis::{
+    clock,
+    consumer::{Effect, EffectError},
+    fault::Violation,
+    ids::{MemberId, ProgrammeId, parse},
+    money::{Currency, Money},
+    outbox::{self, NewFact},
+};
+use koc_proto::{
+    google::r#type::Money as WireMoney,
+    koc::{budget::v1 as budget, feed::v1::Change, measurement::v1 as pb, registry::v1 as registry, task::v1 as task},
+    rules::Rules,
+};
+use prost::Message;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What the purpose of a draw's reservation begins with; its id follows.
+const DRAW_PURPOSE: &str = "reserve_draw/";
+
+/// The fact in a change if it is an `F`.
+fn fact<F: Rules + Message + Default>(change: &Change) -> Result<Option<F>, EffectError> {
+    let Some(any) = &change.fact else { return Ok(None) };
+    if any.type_url.rsplit('/').next() != Some(F::NAME) {
+        return Ok(None);
+    }
+    F::decode(any.value.as_slice()).map(Some).map_err(|error| EffectError::Park(format!("{} cannot be read: {error}", F::NAME)))
+}
+
+fn park(violation: Violation) -> EffectError {
+    EffectError::Park(format!("{}: {}", violation.field, violation.description))
+}
+
+fn programme_of(change: &Change) -> Result<ProgrammeId, EffectError> {
+    ProgrammeId::parse("programme_id", &change.programme_id).map_err(park)
+}
+
+/// An amount in the currency that it names.
+fn amount(field: &str, wire: Option<&WireMoney>) -> Result<Money, EffectError> {
+    let code = wire.map(|wire| wire.currency_code.as_str()).unwrap_or_default();
+    let currency = Currency::from_code(code).ok_or_else(|| EffectError::Park(format!("{field} is in no currency")))?;
+    Money::parse_not_negative(field, wire, currency).map_err(park)
+}
+
+/// The registry's facts.
+pub struct RegistryEffect;
+
+#[async_trait]
+impl Effect for RegistryEffect {
+    async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError> {
+        if fact::<registry::ProgrammeCreated>(change)?.is_some() {
+            let programme = programme_of(change)?;
+            if store::programme::find(conn, programme).await?.is_none() {
+                open_programme::start(conn, programme).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The task service's facts.
+pub struct TaskEffect;
+
+#[async_trait]
+impl Effect for TaskEffect {
+    async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError> {
+        match fact::<task::AssignmentSettled>(change)? {
+            Some(settled) => register_outputs(conn, programme_of(change)?, &settled).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// One output for each accepted deliverable, with its part of what was earned.
+async fn register_outputs(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    settled: &task::AssignmentSettled,
+) -> Result<(), EffectError> {
+    let member = MemberId::parse("member_id", &settled.member_id).map_err(park)?;
+    let assignment = parse("assignment_id", &settled.assignment_id).map_err(park)?;
+    let brief = parse("brief_id", &settled.brief_id).map_err(park)?;
+    let targets: Vec<NewTarget> = settled
+        .output_targets
+        .iter()
+        .filter(|target| Metric::from_number(target.metric).is_some() && target.target_value > 0)
+        .map(|target| NewTarget {
+            metric: i16::try_from(target.metric).unwrap_or_default(),
+            target_value: target.target_value,
+            within_days: target.within_days,
+        })
+        .collect();
+    let now = clock::now(conn).await?;
+    for deliverable in &settled.deliverables {
+        let cost = amount("deliverables.cost", deliverable.cost.as_ref())?;
+        let output = Output {
+            id: OutputId::new(),
+            programme,
+            member,
+            assignment,
+            brief,
+            deliverable_key: deliverable.deliverable_key.clone(),
+            kind: deliverable.kind().as_str_name().to_owned(),
+            platform: deliverable.platform.clone(),
+            tier: settled.tier_id.clone(),
+            published_at: clock::required("deliverables.publish_time", deliverable.publish_time.as_ref()).map_err(park)?,
+            currency: cost.currency.code().to_owned(),
+            reward_minor: cost.minor,
+            boost_minor: 0,
+            created_at: now,
+        };
+        if store::output::insert(conn, &output, &targets).await? {
+            let registered = pb::OutputRegistered {
+                output_id: output.id.to_string(),
+                member_id: member.to_string(),
+                assignment_id: assignment.to_string(),
+            };
+            outbox::append(conn, &[NewFact::new(programme, output.id.0, &registered)]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The budget's facts.
+pub struct BudgetEffect;
+
+#[async_trait]
+impl Effect for BudgetEffect {
+    async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError> {
+        if let Some(draw) = fact::<budget::ReserveDrawChanged>(change)? {
+            if !draw.output_id.is_empty() {
+                let id = parse("reserve_draw_id", &draw.reserve_draw_id).map_err(park)?;
+                let output = OutputId::parse("output_id", &draw.output_id).map_err(park)?;
+                store::output::insert_draw(conn, programme_of(change)?, id, output).await?;
+            }
+        } else if let Some(posted) = fact::<budget::LedgerPosted>(change)? {
+            take_boost(conn, change, &posted).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Money owed for a draw is cost of its output. What is paid later is the same money, so only what becomes owed counts.
+async fn take_boost(conn: &mut PgConnection, change: &Change, posted: &budget::LedgerPosted) -> Result<(), EffectError> {
+    let draw = posted.purpose.strip_prefix(DRAW_PURPOSE).and_then(|id| Uuid::try_parse(id).ok());
+    let (Some(draw), budget::LedgerEntryKind::Commit) = (draw, posted.kind()) else { return Ok(()) };
+    let entry = parse("entry_id", &posted.entry_id).map_err(park)?;
+    let owed = amount("amount", posted.amount.as_ref())?;
+    store::output::insert_draw_posting(conn, programme_of(change)?, draw, entry, owed.minor).await?;
+    Ok(())
+}
