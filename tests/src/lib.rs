@@ -1,7 +1,10 @@
-//! What the tests of the whole workspace stand on.
+//! What the tests of the whole workspace stand on: a shared throw-away Postgres, a database per test, services in the test's own
+//! process or as four processes, tokens, and a collector of spans.
 
 pub mod cluster;
 pub mod database;
+pub mod otlp;
 pub mod service;
+pub mod suite;
 pub mod token;
 pub mod wait;

@@ -22,9 +22,9 @@ use std::io::{self, Read, Seek};
 use chrono::{DateTime, Utc};
 use csv::StringRecord;
 
-pub(crate) use mapping::{Mapping, Motivation, Purpose};
+pub(crate) use mapping::{Mapping, Motivation, Purpose, time_zone};
 pub(crate) use rejects::RejectFile;
-pub(crate) use upload::{Counts, Import, Uploader};
+pub(crate) use upload::{Import, Uploader};
 
 use source::{END_MARK, Lines, SWALLOWED_END};
 

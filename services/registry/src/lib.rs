@@ -1,1 +1,60 @@
+//! The registry service: who takes part. Programmes, their members and tiers, and what source systems know of them.
 
+pub mod config;
+pub mod error;
+
+pub mod api;
+pub mod flow;
+pub mod store;
+
+pub mod domain;
+
+pub use config::Config;
+pub use error::Error;
+
+use koc_chassis::{
+    gate,
+    postgres::{Db, Schema},
+    server::{Identity, Service},
+    telemetry::Metrics,
+};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub const IDENTITY: Identity = Identity { name: "registry", package: "koc.registry.v1", domain: "registry.koc", port: 7401 };
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The registry's schema. What moved a member, and by which rules, is never rewritten.
+pub static SCHEMA: Schema = Schema { name: IDENTITY.name, migrations: &MIGRATIONS, append_only: &["tier_policy", "tier_move"] };
+
+/// How often records of answered requests are looked over, and how long they are kept. A retry after that is a new request.
+const PURGE_PAUSE: Duration = Duration::from_secs(60 * 60);
+const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Serves the registry until `stop`.
+pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
+    let db = service.db().clone();
+    service.every(PURGE_PAUSE, move || purge(db.clone()));
+    let routes = api::routes(&service, stop);
+    service.serve(routes, metrics).await
+}
+
+/// Removes old records, batch by batch, until none is left.
+async fn purge(db: Db) {
+    let mut purged = 0;
+    loop {
+        match gate::purge_records(&db, RECORD_LIFE).await {
+            Ok(0) => break,
+            Ok(records) => purged += records,
+            Err(error) => {
+                tracing::warn!(error = %error, "old records of requests could not be removed; trying again in an hour");
+                return;
+            }
+        }
+    }
+    if purged > 0 {
+        tracing::info!(purged, "removed old records of requests");
+    }
+}

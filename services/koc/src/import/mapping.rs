@@ -195,7 +195,8 @@ impl TryFrom<String> for TimeFormat {
     }
 }
 
-fn time_zone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+/// Reads an IANA name.
+pub(crate) fn time_zone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map_err(|_| serde::de::Error::custom(format!("{name:?} is not an IANA time zone")))
 }
@@ -216,7 +217,7 @@ impl Mapping {
         &self.source_system
     }
 
-    pub(super) fn delimiter(&self) -> u8 {
+    pub(crate) fn delimiter(&self) -> u8 {
         self.file.delimiter.and_then(|c| u8::try_from(c).ok()).unwrap_or(b',')
     }
 

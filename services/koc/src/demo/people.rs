@@ -1,0 +1,116 @@
+//! Who: the programme, its members, their tiers.
+
+use super::{
+    sample::{MAPPING, MEMBERS, Plan},
+    stage::{ADMIN, ANALYST, Stage, must},
+};
+use crate::import::{Mapping, MemberFile, Uploader};
+use anyhow::Context;
+use koc_chassis::clock;
+use koc_proto::koc::registry::v1 as pb;
+use std::io::Cursor;
+
+/// Creates the programme.
+pub async fn found(stage: &Stage) -> anyhow::Result<()> {
+    let programme = &stage.sample.programme;
+    let request = pb::CreateProgrammeRequest {
+        programme_id: stage.programme_id(),
+        request_id: stage.request_id("programme"),
+        display_name: programme.name.clone(),
+        currency_code: programme.currency.clone(),
+        time_zone: programme.time_zone.name().to_owned(),
+    };
+    must!(ADMIN, stage.programmes(), create_programme, request)?;
+    stage.say(&format!("  {} in {}, {}", programme.name, programme.currency, programme.time_zone));
+    Ok(())
+}
+
+/// Brings the CRM export in.
+pub async fn import(stage: &Stage) -> anyhow::Result<()> {
+    let mapping = Mapping::parse(MAPPING)?;
+    let mut file = MemberFile::open(Cursor::new(MEMBERS), &mapping)?;
+    let mut uploader = Uploader::new(stage.registry_channel(), stage.programme_id(), mapping.source_system().to_owned(), false);
+    let mut reasons = std::collections::BTreeMap::<String, u32>::new();
+    let counts = uploader
+        .upload(&mut file, |_, _, rejects| {
+            for reject in rejects {
+                *reasons.entry(format!("{} {}", reject.column, reject.reason)).or_default() += 1;
+            }
+            Ok(())
+        })
+        .await?;
+    stage.say(&format!(
+        "  {} rows of a CRM export: {} created, {} updated, {} unchanged, {} stale, {} rejected",
+        counts.rows(),
+        counts.created,
+        counts.updated,
+        counts.unchanged,
+        counts.stale,
+        counts.rejected
+    ));
+    for (reason, n) in reasons {
+        stage.say(&format!("    {n} × {reason}"));
+    }
+    Ok(())
+}
+
+/// The id of a part of the cast.
+pub async fn member_id(stage: &Stage, external_id: &str) -> anyhow::Result<String> {
+    let request = pb::LookupMemberRequest {
+        programme_id: stage.programme_id(),
+        external_identity: Some(pb::ExternalIdentity {
+            source_system: stage.sample.programme.source_system.clone(),
+            external_id: external_id.to_owned(),
+        }),
+    };
+    let member = must!(ADMIN, stage.members(), lookup_member, request)?.member;
+    Ok(member.context("an answer without its member")?.member_id)
+}
+
+/// Puts the cast into the tiers that last year's results earned them: a proposal each, then the policy's own evaluation, one
+/// tier at a time.
+pub async fn place(stage: &Stage) -> anyhow::Result<()> {
+    let begin = stage.sample.period(&stage.sample.plans[0])?.0;
+    for (round, tiers) in [&["CORE", "APEX"][..], &["APEX"]].into_iter().enumerate() {
+        for part in stage.sample.cast.iter().filter(|part| tiers.contains(&part.tier.as_str())) {
+            let step = format!("place {round} {}", part.external_id);
+            let request = pb::ProposeTierRequest {
+                programme_id: stage.programme_id(),
+                request_id: stage.request_id(&step),
+                member_id: member_id(stage, &part.external_id).await?,
+                proposal: Some(pb::TierProposal {
+                    promote_probability: 0.95,
+                    output_count: 12,
+                    as_of: Some(clock::to_proto(begin)),
+                    decision_id: stage.request_id(&format!("{step} decision")),
+                    reason: "results of the year before, from the spreadsheet they were kept in".to_owned(),
+                }),
+            };
+            must!(ANALYST, stage.tiers(), propose_tier, request)?;
+        }
+        run_evaluation(stage, &format!("place {round}")).await?;
+    }
+    Ok(())
+}
+
+/// Lets the policy judge what measurement proposed.
+pub async fn evaluate(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
+    run_evaluation(stage, &plan.quarter).await
+}
+
+async fn run_evaluation(stage: &Stage, step: &str) -> anyhow::Result<()> {
+    let request = pb::EvaluateTiersRequest {
+        programme_id: stage.programme_id(),
+        request_id: stage.request_id(&format!("evaluate {step}")),
+        validate_only: false,
+    };
+    let moves = must!(ADMIN, stage.tiers(), evaluate_tiers, request)?;
+    stage.say(&format!("  Tiers: {} promoted, {} stay", moves.promoted.len(), moves.stayed.len()));
+    if let Some(promoted) = moves.promoted.first() {
+        stage.say(&format!("    e.g. {} → {}: {}", promoted.from_tier_id, promoted.to_tier_id, promoted.reason));
+    }
+    if let Some(stayed) = moves.stayed.first() {
+        stage.say(&format!("    e.g. {} stays: {}", stayed.from_tier_id, stayed.reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! The registry's gRPC services: decode, call, encode.
+
+mod convert;
+mod error;
+
+mod feed;
+mod member;
+mod programme;
+mod sync;
+mod tier;
+mod value_profile;
+
+use crate::{IDENTITY, error::Error};
+use koc_chassis::server::{MAX_MESSAGE_BYTES, Service};
+use koc_proto::koc::registry::v1 as pb;
+use tokio_util::sync::CancellationToken;
+use tonic::{codec::CompressionEncoding, service::Routes};
+
+/// A generated server with the suite's limits; it answers in the encoding that the client asks for.
+macro_rules! served {
+    ($server:path, $api:expr) => {
+        <$server>::new($api)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+    };
+}
+
+/// All gRPC services of the registry. Streams end when `stop` is cancelled.
+pub fn routes(service: &Service, stop: CancellationToken) -> Routes {
+    let gate = service.gate::<Error>();
+    let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
+    Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
+        .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone())))
+        .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), stop)))
+        .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
+        .add_service(served!(
+            pb::value_profile_service_server::ValueProfileServiceServer<_>,
+            value_profile::ValueProfileApi::new(gate)
+        ))
+        .add_service(served!(pb::feed_service_server::FeedServiceServer<_>, feed))
+}

@@ -1,0 +1,282 @@
+//! MemberService.
+
+use super::convert::{self, Wire};
+use crate::{
+    domain::{
+        member::{ExternalIdentity, TrustLevel, check_identities},
+        profile::Field,
+        sync::{Person, Provenance, Record},
+        text::storable,
+    },
+    error::Error,
+    store::{
+        self,
+        member::{Filter, Locked},
+    },
+};
+use koc_chassis::{
+    fault::{Violation, Violations},
+    gate::{Call, Gate, Outcome, Work},
+    ids::{MemberId, ProgrammeId},
+    page,
+};
+use koc_proto::koc::registry::v1 as pb;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// The path of the one field outside the profile that callers can change.
+const TRUST_LEVEL: &str = "trust_level";
+
+pub struct MemberApi {
+    gate: Gate<Error>,
+}
+
+impl MemberApi {
+    pub fn new(gate: Gate<Error>) -> Self {
+        Self { gate }
+    }
+
+    async fn get(&self, programme: ProgrammeId, id: MemberId) -> Result<pb::Member, Error> {
+        let mut conn = self.gate.db().pool().acquire().await?;
+        let member = store::member::get(&mut conn, programme, id).await?;
+        member.map(convert::member).ok_or(Error::MemberNotFound { member: Some(id) })
+    }
+
+    async fn batch_get(&self, call: Call, request: pb::BatchGetMembersRequest) -> Result<pb::BatchGetMembersResponse, Error> {
+        let mut ids = Vec::with_capacity(request.member_ids.len());
+        for (i, id) in request.member_ids.iter().enumerate() {
+            ids.push(MemberId::parse(&format!("member_ids[{i}]"), id)?);
+        }
+        let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let mut conn = self.gate.db().pool().acquire().await?;
+        let found = store::member::get_all(&mut conn, call.programme, &raw).await?;
+        let mut response = pb::BatchGetMembersResponse::default();
+        for id in ids {
+            match found.get(&id) {
+                Some(member) => response.members.push(convert::member(member.clone())),
+                None => response.missing_member_ids.push(id.to_string()),
+            }
+        }
+        Ok(response)
+    }
+
+    async fn lookup(&self, call: Call, request: pb::LookupMemberRequest) -> Result<pb::LookupMemberResponse, Error> {
+        let identity = convert::identity(request.external_identity.unwrap_or_default());
+        storable("external_identity.external_id", &identity.external_id)?;
+        let mut conn = self.gate.db().pool().acquire().await?;
+        let id = store::identity::find(&mut conn, call.programme, &identity).await?;
+        let id = id.ok_or(Error::MemberNotFound { member: None })?;
+        let member = store::member::get(&mut conn, call.programme, id).await?;
+        let member = member.map(convert::member).ok_or(Error::MemberNotFound { member: Some(id) })?;
+        Ok(pb::LookupMemberResponse { member: Some(member) })
+    }
+
+    async fn list(&self, call: Call, request: pb::ListMembersRequest) -> Result<pb::ListMembersResponse, Error> {
+        let programme = call.programme.to_string();
+        let filters = [programme.as_str(), &request.tier_id, &request.region_code];
+        let mut violations = Violations::default();
+        violations.take(storable("tier_id", &request.tier_id));
+        violations.take(storable("region_code", &request.region_code));
+        let after = violations.take(page::after_id("ListMembers", &filters, &request.page_token)).flatten();
+        violations.finish()?;
+        let filter = Filter { tier_id: some(&request.tier_id), region_code: some(&request.region_code) };
+        let size = page::size(request.page_size);
+
+        let mut tx = self.gate.db().begin().await?;
+        let mut ids = store::member::list_ids(&mut tx, call.programme, filter, after.unwrap_or(Uuid::nil()), size + 1).await?;
+        let next_page_token = page::cut(&mut ids, size, |id| page::token("ListMembers", &filters, &id.to_string()));
+        let mut found = store::member::get_all(&mut tx, call.programme, &ids).await?;
+        let members = ids.into_iter().filter_map(|id| found.remove(&MemberId(id))).map(convert::member).collect();
+        Ok(pb::ListMembersResponse { members, next_page_token })
+    }
+
+    /// What a retry is answered with: the stored answer tells which member, and the member is read as it is now.
+    async fn as_it_is_now(&self, answered: Option<pb::Member>) -> Result<Option<pb::Member>, Status> {
+        let Some(answered) = answered else { return Ok(None) };
+        let ids = ProgrammeId::parse("programme_id", &answered.programme_id)
+            .and_then(|programme| Ok((programme, MemberId::parse("member_id", &answered.member_id)?)));
+        let member = match ids {
+            Ok((programme, id)) => self.get(programme, id).await,
+            Err(violation) => Err(violation.into()),
+        };
+        member.map(Some).map_err(|error| self.gate.status(&error))
+    }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[tonic::async_trait]
+impl pb::member_service_server::MemberService for MemberApi {
+    async fn create_member(
+        &self,
+        request: Request<pb::CreateMemberRequest>,
+    ) -> Result<Response<pb::CreateMemberResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(create(work, request))).await?;
+        if replayed {
+            message.member = self.as_it_is_now(message.member).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+
+    async fn get_member(&self, request: Request<pb::GetMemberRequest>) -> Result<Response<pb::GetMemberResponse>, Status> {
+        self.gate
+            .read(request, async |call, request| {
+                let member = self.get(call.programme, MemberId::parse("member_id", &request.member_id)?).await?;
+                Ok(pb::GetMemberResponse { member: Some(member) })
+            })
+            .await
+    }
+
+    async fn batch_get_members(
+        &self,
+        request: Request<pb::BatchGetMembersRequest>,
+    ) -> Result<Response<pb::BatchGetMembersResponse>, Status> {
+        self.gate.read(request, |call, request| self.batch_get(call, request)).await
+    }
+
+    async fn lookup_member(
+        &self,
+        request: Request<pb::LookupMemberRequest>,
+    ) -> Result<Response<pb::LookupMemberResponse>, Status> {
+        self.gate.read(request, |call, request| self.lookup(call, request)).await
+    }
+
+    async fn list_members(&self, request: Request<pb::ListMembersRequest>) -> Result<Response<pb::ListMembersResponse>, Status> {
+        self.gate.read(request, |call, request| self.list(call, request)).await
+    }
+
+    async fn update_member(
+        &self,
+        request: Request<pb::UpdateMemberRequest>,
+    ) -> Result<Response<pb::UpdateMemberResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(update(work, request))).await?;
+        if replayed {
+            message.member = self.as_it_is_now(message.member).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+}
+
+async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb::CreateMemberResponse, Error> {
+    let identities: Vec<ExternalIdentity> = request.external_identities.into_iter().map(convert::identity).collect();
+    let mut violations = Violations::default();
+    violations.take_all(check_identities(&identities));
+    let profile = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
+    violations.finish()?;
+    let profile = profile.unwrap_or_default();
+
+    let programme = work.programme();
+    let tier_id = store::tier::lowest(work.conn(), programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
+    let id = MemberId::new();
+    let arrival = work.now().await?;
+    if let Some((index, holder)) = store::identity::claim_all(work.conn(), programme, id, &identities, arrival).await? {
+        let source_system = identities.get(index).map(|i| i.source_system.clone()).unwrap_or_default();
+        return Err(Error::ExternalIdentityTaken { index, source_system, holder });
+    }
+    let now = work.now().await?;
+    let provenance = Provenance::of_new(&profile, now);
+    let changed_fields = profile.known().into_iter().map(Field::path).collect();
+    let record = Record { profile, provenance };
+    let member = Locked { id, record, trust_level: TrustLevel::New, version: 1 };
+    store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
+    work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: true, changed_fields, version: 1 }).await?;
+    work.audit(id.0, None);
+    let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);
+    Ok(pb::CreateMemberResponse { member })
+}
+
+/// What an update mask names.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Mask {
+    trust_level: bool,
+    fields: Vec<Field>,
+}
+
+impl Mask {
+    /// Errors: FIELD_NOT_UPDATABLE, and a mask that names nothing.
+    fn parse(paths: &[String]) -> Result<Self, Vec<Violation>> {
+        let mut violations = Violations::default();
+        if paths.is_empty() {
+            violations.push(Violation::new("update_mask.paths", "repeated.min_items", "must name at least one field"));
+        }
+        let mut mask = Self::default();
+        for (i, path) in paths.iter().enumerate() {
+            match path.strip_prefix("profile.").and_then(Field::from_name) {
+                Some(field) if mask.fields.contains(&field) => {}
+                Some(field) => mask.fields.push(field),
+                None if path == TRUST_LEVEL => mask.trust_level = true,
+                None => {
+                    let rule = "must be trust_level or a field of the profile, e.g. profile.city";
+                    violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
+                }
+            }
+        }
+        violations.finish().map(|()| mask)
+    }
+}
+
+async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb::UpdateMemberResponse, Error> {
+    let mut violations = Violations::default();
+    let id = violations.take(MemberId::parse("member_id", &request.member_id));
+    let mask = violations.take_all(Mask::parse(&request.update_mask.unwrap_or_default().paths)).unwrap_or_default();
+    let values = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
+    // A member always has a trust level: naming it without a value clears nothing.
+    let trust_level = match mask.trust_level {
+        true => violations.take(TrustLevel::from_wire(TRUST_LEVEL, request.trust_level)),
+        false => None,
+    };
+    violations.finish()?;
+    let (Some(id), Some(values)) = (id, values) else { return Err(Error::Invalid(Vec::new())) };
+
+    let programme = work.programme();
+    let locked = store::member::lock(work.conn(), programme, id).await?;
+    let locked = locked.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    if !page::etag_matches(&request.etag, locked.version) {
+        return Err(Error::EtagMismatch { member: id, version: locked.version });
+    }
+    let now = work.now().await?;
+    let mut person = Person::new(locked.record);
+    person.overwrite(&mask.fields, &values, now);
+    let trust_level = trust_level.unwrap_or(locked.trust_level);
+    let mut changed_fields: Vec<String> = person.changed.iter().map(|field| field.path()).collect();
+    if trust_level != locked.trust_level {
+        changed_fields.push(TRUST_LEVEL.to_owned());
+    }
+    let version = locked.version + i64::from(!changed_fields.is_empty());
+    let member = Locked { id, record: person.record, trust_level, version };
+    store::member::update_all(work.conn(), programme, &[member], now).await?;
+    if !changed_fields.is_empty() {
+        work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
+    }
+    work.audit(id.0, None);
+    let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);
+    Ok(pb::UpdateMemberResponse { member })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(paths: &[&str]) -> Vec<String> {
+        paths.iter().map(|path| (*path).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_mask_names_fields_once_and_the_trust_level() {
+        let mask = Mask::parse(&paths(&["profile.city", "trust_level", "profile.city"])).expect("all can be changed");
+        assert_eq!(mask, Mask { trust_level: true, fields: vec![Field::City] });
+    }
+
+    #[test]
+    fn every_path_that_cannot_be_changed_is_reported() {
+        let broken = Mask::parse(&paths(&["tier_id", "profile.city", "profile", "city", "profile.shoe_size"])).expect_err("four");
+        let fields: Vec<_> = broken.iter().map(|v| (v.field.as_str(), v.rule.as_str())).collect();
+        let expected = ["update_mask.paths[0]", "update_mask.paths[2]", "update_mask.paths[3]", "update_mask.paths[4]"];
+        assert_eq!(fields, expected.map(|field| (field, "FIELD_NOT_UPDATABLE")));
+        assert_eq!(Mask::parse(&[]).expect_err("nothing named")[0].rule, "repeated.min_items");
+    }
+}

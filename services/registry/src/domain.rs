@@ -1,0 +1,12 @@
+//! What the registry knows and by which rules: values and arithmetic, without a database or a wire.
+
+mod name;
+
+pub mod consent;
+pub mod member;
+pub mod profile;
+pub mod programme;
+pub mod sync;
+pub mod text;
+pub mod tier;
+pub mod value;

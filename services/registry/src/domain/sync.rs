@@ -1,0 +1,171 @@
+//! Members from several sources: for each field the write with the latest source time wins; of two writes of the same time the
+//! one with the larger content hash; of two with the same content the source with the larger name is remembered. That is a total
+//! order on writes, and a field keeps the largest it has seen, so rows may come in any order and any number of times.
+
+use super::{
+    profile::{Field, Profile},
+    text::storable,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use koc_chassis::fault::{Violation, Violations};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The source of what callers write by CreateMember and UpdateMember.
+pub const API_SOURCE: &str = "api";
+/// How far a source's clock may be ahead.
+pub const MAX_CLOCK_AHEAD: TimeDelta = TimeDelta::minutes(10);
+
+/// When, and by whom, a field was last written. The content hash is that of the value, so it is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub time: DateTime<Utc>,
+    pub source: String,
+}
+
+/// The stamps of the fields that were ever written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Provenance(BTreeMap<Field, Stamp>);
+
+impl Provenance {
+    /// Of a member that a caller creates.
+    pub fn of_new(profile: &Profile, now: DateTime<Utc>) -> Self {
+        let stamp = Stamp { time: now, source: API_SOURCE.to_owned() };
+        Self(profile.known().into_iter().map(|field| (field, stamp.clone())).collect())
+    }
+}
+
+/// A profile with the provenance of its fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    pub profile: Profile,
+    pub provenance: Provenance,
+}
+
+/// One person as a source system knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub external_id: String,
+    pub source_time: DateTime<Utc>,
+    /// What is written: the known fields, and those to empty.
+    fields: Vec<Field>,
+    values: Profile,
+}
+
+impl Row {
+    /// `clear_fields` are emptied; naming an unknown one (FIELD_UNKNOWN) or one that also has a value (FIELD_CLEARED_AND_SET) is a
+    /// violation.
+    pub fn new(
+        external_id: String,
+        source_time: DateTime<Utc>,
+        values: Profile,
+        clear_fields: &[String],
+    ) -> Result<Self, Vec<Violation>> {
+        let mut violations = Violations::default();
+        violations.take(storable("external_id", &external_id));
+        let mut fields = values.known();
+        for (i, name) in clear_fields.iter().enumerate() {
+            let broken = |rule, text| Violation::new(format!("clear_fields[{i}]"), rule, text);
+            match Field::from_name(name) {
+                None => violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email")),
+                Some(field) if !field.is_empty(&values) => {
+                    violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
+                }
+                Some(field) => fields.push(field),
+            }
+        }
+        violations.finish()?;
+        Ok(Self { external_id, source_time, fields, values })
+    }
+
+    /// Errors: SOURCE_TIME_AHEAD. A clock far ahead would shut out all later writes.
+    pub fn check_clock(&self, now: DateTime<Utc>) -> Result<(), Violation> {
+        let ahead = self.source_time - now;
+        if ahead <= MAX_CLOCK_AHEAD {
+            return Ok(());
+        }
+        let limit = MAX_CLOCK_AHEAD.num_minutes();
+        let shape = format!("must be at most {limit} minutes ahead of the server's clock; it is {} ahead", ahead.num_minutes());
+        Err(Violation::new("source_time", "SOURCE_TIME_AHEAD", shape))
+    }
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Created,
+    Updated,
+    /// Every field already had the row's value.
+    Unchanged,
+    /// Nothing changed, and at least one field holds another, newer value.
+    Stale,
+}
+
+/// A member while the rows of a batch are folded into it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    pub record: Record,
+    /// Fields whose value changed.
+    pub changed: BTreeSet<Field>,
+    /// Whether any stamp moved; with [`Self::changed`] empty the values stand as they were.
+    pub stamped: bool,
+}
+
+impl Person {
+    pub fn new(record: Record) -> Self {
+        Self { record, ..Self::default() }
+    }
+
+    /// Folds a row of `source` in.
+    pub fn fold(&mut self, row: &Row, source: &str) -> Outcome {
+        let Record { profile, provenance } = &mut self.record;
+        let (mut updated, mut stale) = (false, false);
+        for &field in &row.fields {
+            let same = field.same(&row.values, profile);
+            let wins = provenance.0.get(&field).is_none_or(|stamp| {
+                row.source_time
+                    .cmp(&stamp.time)
+                    .then_with(|| match same {
+                        true => source.cmp(stamp.source.as_str()),
+                        false => field.content_hash(&row.values).cmp(&field.content_hash(profile)),
+                    })
+                    .is_gt()
+            });
+            if wins {
+                provenance.0.insert(field, Stamp { time: row.source_time, source: source.to_owned() });
+                self.stamped = true;
+                if !same {
+                    field.copy(&row.values, profile);
+                    self.changed.insert(field);
+                    updated = true;
+                }
+            } else if !same {
+                stale = true;
+            }
+        }
+        match (updated, stale) {
+            (true, _) => Outcome::Updated,
+            (false, true) => Outcome::Stale,
+            (false, false) => Outcome::Unchanged,
+        }
+    }
+
+    /// Writes `fields` in the name of a caller, who has the last word: the stamp is later than what it replaces even where that
+    /// came from a clock ahead of ours.
+    pub fn overwrite(&mut self, fields: &[Field], values: &Profile, now: DateTime<Utc>) {
+        let Record { profile, provenance } = &mut self.record;
+        for &field in fields {
+            let time = provenance.0.get(&field).map_or(now, |stamp| now.max(stamp.time + TimeDelta::microseconds(1)));
+            provenance.0.insert(field, Stamp { time, source: API_SOURCE.to_owned() });
+            self.stamped = true;
+            if !field.same(values, profile) {
+                field.copy(values, profile);
+                self.changed.insert(field);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

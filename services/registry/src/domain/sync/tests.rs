@@ -1,0 +1,148 @@
+use super::*;
+use crate::domain::consent::{Consent, Purpose};
+use proptest::prelude::*;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(1_700_000_000 + second)
+}
+
+fn row(second: i64, values: Profile, clear: &[&str]) -> Row {
+    let clear: Vec<String> = clear.iter().map(|name| (*name).to_owned()).collect();
+    Row::new("p1".into(), at(second), values, &clear).expect("no rule broken")
+}
+
+fn city(name: &str) -> Profile {
+    Profile { city: name.into(), ..Profile::default() }
+}
+
+#[test]
+fn a_newer_row_updates_and_an_older_one_is_stale() {
+    let mut person = Person::default();
+    assert_eq!(person.fold(&row(2, city("Guangzhou"), &[]), "crm"), Outcome::Updated);
+    assert_eq!(person.fold(&row(1, city("Shenzhen"), &[]), "crm"), Outcome::Stale);
+    assert_eq!(person.fold(&row(3, city("Foshan"), &[]), "crm"), Outcome::Updated);
+    assert_eq!(person.record.profile.city, "Foshan");
+}
+
+#[test]
+fn the_same_row_again_leaves_everything_as_it_is() {
+    let first = row(1, city("Guangzhou"), &[]);
+    let mut person = Person::default();
+    person.fold(&first, "crm");
+    let mut again = Person::new(person.record.clone());
+    assert_eq!(again.fold(&first, "crm"), Outcome::Unchanged);
+    assert_eq!(again, Person::new(person.record));
+}
+
+#[test]
+fn an_equal_value_of_a_later_time_is_unchanged_but_holds_off_what_lies_between() {
+    let mut person = Person::default();
+    person.fold(&row(1, city("Guangzhou"), &[]), "crm");
+    assert_eq!(person.fold(&row(3, city("Guangzhou"), &[]), "crm"), Outcome::Unchanged);
+    assert_eq!(person.fold(&row(2, city("Shenzhen"), &[]), "crm"), Outcome::Stale);
+}
+
+#[test]
+fn a_row_may_win_one_field_and_lose_another() {
+    let mut person = Person::default();
+    person.fold(&row(5, city("Guangzhou"), &[]), "crm");
+    let older = Profile { display_name: "Wei".into(), ..city("Shenzhen") };
+    assert_eq!(person.fold(&row(4, older, &[]), "shop"), Outcome::Updated);
+    assert_eq!((person.record.profile.city.as_str(), person.record.profile.display_name.as_str()), ("Guangzhou", "Wei"));
+    assert_eq!(person.changed, BTreeSet::from([Field::City, Field::DisplayName]));
+}
+
+#[test]
+fn a_cleared_field_stays_empty_against_older_values() {
+    let mut person = Person::default();
+    person.fold(&row(2, Profile::default(), &["city"]), "crm");
+    assert_eq!(person.fold(&row(1, city("Guangzhou"), &[]), "crm"), Outcome::Stale);
+    assert_eq!(person.record.profile.city, "");
+}
+
+#[test]
+fn absent_fields_are_left_untouched() {
+    let mut person = Person::default();
+    person.fold(&row(1, city("Guangzhou"), &[]), "crm");
+    let named = Profile { display_name: "Wei".into(), ..Profile::default() };
+    person.fold(&row(2, named, &[]), "crm");
+    assert_eq!(person.record.profile.city, "Guangzhou");
+}
+
+#[test]
+fn a_caller_has_the_last_word_over_a_clock_ahead() {
+    let mut person = Person::default();
+    let ahead = row(300, city("Shenzhen"), &[]);
+    person.fold(&ahead, "crm");
+    person.overwrite(&[Field::City], &city("Guangzhou"), at(0));
+    assert_eq!(person.fold(&ahead, "crm"), Outcome::Stale);
+    assert_eq!(person.record.profile.city, "Guangzhou");
+}
+
+#[test]
+fn a_clock_more_than_ten_minutes_ahead_is_refused() {
+    let ahead = row(601, city("Guangzhou"), &[]);
+    assert_eq!(ahead.check_clock(at(0)).expect_err("ahead").rule, "SOURCE_TIME_AHEAD");
+    assert_eq!(ahead.check_clock(at(1)), Ok(()));
+}
+
+#[test]
+fn clearing_an_unknown_field_or_one_with_a_value_is_refused() {
+    let clear = ["shoe_size".to_owned(), "city".to_owned()];
+    let broken = Row::new("p1".into(), at(0), city("Guangzhou"), &clear).expect_err("two rules");
+    let rules: Vec<_> = broken.iter().map(|v| v.rule.as_str()).collect();
+    assert_eq!(rules, ["FIELD_UNKNOWN", "FIELD_CLEARED_AND_SET"]);
+}
+
+/// Few values, times and sources, so that ties of every kind come up.
+fn any_row() -> impl Strategy<Value = (Row, &'static str)> {
+    let text = prop::sample::select(vec!["", "a", "b", "c"]);
+    let tags = prop::collection::btree_set(prop::sample::select(vec!["x", "y"]), 0..3);
+    let contact = prop::option::of(any::<bool>());
+    let clear = prop::sample::subsequence(vec![Field::DisplayName, Field::City, Field::Tags, Field::Consents], 0..=4);
+    let source = prop::sample::select(vec!["crm", "shop", "forum"]);
+    (0..3i64, text.clone(), text, tags, contact, clear, source).prop_map(|(second, name, city, tags, contact, clear, source)| {
+        let values = Profile {
+            display_name: name.into(),
+            city: city.into(),
+            tags: tags.into_iter().map(str::to_owned).collect(),
+            consents: contact.into_iter().map(|granted| Consent { purpose: Purpose::Contact, granted }).collect(),
+            ..Profile::default()
+        };
+        let clear: Vec<&str> = clear.into_iter().filter(|f| f.is_empty(&values)).map(Field::name).collect();
+        (row(second, values, &clear), source)
+    })
+}
+
+fn folded(rows: &[(Row, &'static str)]) -> Record {
+    let mut person = Person::default();
+    for (row, source) in rows {
+        person.fold(row, source);
+    }
+    person.record
+}
+
+proptest! {
+    #[test]
+    fn rows_in_any_order_and_any_number_end_the_same(
+        (rows, shuffled) in prop::collection::vec(any_row(), 1..12).prop_flat_map(|rows| {
+            // Each row at least once, some of them again, in any order.
+            let twice: Vec<_> = rows.iter().chain(&rows).cloned().collect();
+            let again = prop::sample::subsequence(twice.clone(), 0..=twice.len());
+            let all = again.prop_map({ let rows = rows.clone(); move |extra| rows.iter().cloned().chain(extra).collect::<Vec<_>>() });
+            (Just(rows), all.prop_shuffle())
+        })
+    ) {
+        prop_assert_eq!(folded(&rows), folded(&shuffled));
+    }
+
+    #[test]
+    fn a_row_that_was_folded_changes_nothing_when_it_comes_again(rows in prop::collection::vec(any_row(), 1..12), pick in any::<prop::sample::Index>()) {
+        let record = folded(&rows);
+        let (row, source) = pick.get(&rows);
+        let mut person = Person::new(record.clone());
+        let outcome = person.fold(row, source);
+        prop_assert!(matches!(outcome, Outcome::Unchanged | Outcome::Stale), "{:?}", outcome);
+        prop_assert_eq!(person, Person::new(record));
+    }
+}

@@ -1,0 +1,3 @@
+//! Work of several steps.
+
+pub mod apply_batch;

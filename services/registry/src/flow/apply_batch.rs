@@ -1,0 +1,143 @@
+//! One batch of a sync, in one transaction and a fixed number of statements whatever its size: the identities of the rows are found
+//! or claimed, the members behind them locked, the rows folded into them in order, and what changed is written with its facts.
+
+use crate::{
+    domain::{
+        member::TrustLevel,
+        profile::Field,
+        sync::{Outcome, Person, Row},
+    },
+    error::Error,
+    store::{self, member::Locked},
+};
+use koc_chassis::{
+    clock,
+    fault::{Violation, is_race},
+    gate::Call,
+    ids::MemberId,
+    outbox::{self, NewFact},
+    postgres::Db,
+};
+use koc_proto::koc::registry::v1 as pb;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// How often a batch that lost a race is applied.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// Rows of one source system; those that break a rule come with what they break.
+#[derive(Debug)]
+pub struct Batch {
+    pub source_system: String,
+    pub rows: Vec<Result<Row, Vec<Violation>>>,
+    /// Finds out what would happen and changes nothing.
+    pub validate_only: bool,
+    /// Full name of the request, for the audit entry.
+    pub method: &'static str,
+}
+
+/// What became of a row. The member of a row that would be created is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    Done { outcome: Outcome, member: Option<MemberId> },
+    Rejected(Vec<Violation>),
+}
+
+/// Applies a batch; gives a result per row, in order. Errors: PROGRAMME_NOT_FOUND.
+pub async fn apply_batch(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>, Error> {
+    let mut attempt = 1;
+    loop {
+        match apply_once(db, call, batch).await {
+            Err(Error::Database(error)) if is_race(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
+/// A member of the batch.
+struct Folded {
+    person: Person,
+    /// None for one that the batch creates.
+    stored: Option<(TrustLevel, i64)>,
+}
+
+async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>, Error> {
+    let programme = call.programme;
+    let mut tx = db.begin().await?;
+    let tier_id = store::tier::lowest(&mut tx, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
+    let arrival = clock::now(&mut tx).await?;
+    let rows: Vec<Result<&Row, Vec<Violation>>> = batch
+        .rows
+        .iter()
+        .map(|row| match row {
+            Ok(row) => row.check_clock(arrival).map(|()| row).map_err(|violation| vec![violation]),
+            Err(violations) => Err(violations.clone()),
+        })
+        .collect();
+
+    let external_ids: BTreeSet<&str> = rows.iter().flatten().map(|row| row.external_id.as_str()).collect();
+    let claims = store::identity::find_or_claim(&mut tx, programme, &batch.source_system, &external_ids, arrival).await?;
+    let known: BTreeSet<Uuid> = claims.values().filter(|claim| !claim.new).map(|claim| claim.member.0).collect();
+    let known: Vec<Uuid> = known.into_iter().collect();
+    let mut members: BTreeMap<MemberId, Folded> = store::member::lock_all(&mut tx, programme, &known)
+        .await?
+        .into_iter()
+        .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.trust_level, m.version)) }))
+        .collect();
+
+    let mut results = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row = match row {
+            Ok(row) => row,
+            Err(violations) => {
+                results.push(Applied::Rejected(violations));
+                continue;
+            }
+        };
+        // Every accepted row's identity was found or claimed above.
+        let Some(claim) = claims.get(&row.external_id) else { return Err(sqlx::Error::RowNotFound.into()) };
+        let first = claim.new && !members.contains_key(&claim.member);
+        let folded = members.entry(claim.member).or_insert_with(|| Folded { person: Person::default(), stored: None });
+        let outcome = folded.person.fold(row, &batch.source_system);
+        let outcome = if first { Outcome::Created } else { outcome };
+        let member = (!(claim.new && batch.validate_only)).then_some(claim.member);
+        results.push(Applied::Done { outcome, member });
+    }
+    if batch.validate_only {
+        tx.rollback().await?;
+        return Ok(results);
+    }
+
+    let now = clock::now(&mut tx).await?;
+    let (mut created, mut updated, mut facts) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, Folded { person, stored }) in members {
+        let Person { record, changed, stamped } = person;
+        let visible = stored.is_none() || !changed.is_empty();
+        let (trust_level, version) = match stored {
+            None => (TrustLevel::New, 1),
+            Some((trust_level, version)) => (trust_level, version + i64::from(visible)),
+        };
+        if visible {
+            let changed_fields = changed.into_iter().map(Field::path).collect();
+            let fact = pb::MemberChanged { member_id: id.to_string(), created: stored.is_none(), changed_fields, version };
+            facts.push(NewFact::new(programme, id.0, &fact));
+        }
+        let written = Locked { id, record, trust_level, version };
+        match stored {
+            None => created.push(written),
+            Some(_) if visible || stamped => updated.push(written),
+            Some(_) => {}
+        }
+    }
+    store::member::insert_all(&mut tx, programme, &tier_id, &created, now).await?;
+    store::member::update_all(&mut tx, programme, &updated, now).await?;
+    outbox::append(&mut tx, &facts).await?;
+    if !facts.is_empty() {
+        let (created, changed) = (created.len(), facts.len() - created.len());
+        let reason = format!("from {}: {created} members created, {changed} changed", batch.source_system);
+        store::audit::insert(&mut tx, call, batch.method, Uuid::now_v7(), &reason).await?;
+    }
+    tx.commit().await?;
+    db.wake();
+    Ok(results)
+}

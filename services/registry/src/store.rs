@@ -1,0 +1,20 @@
+//! All SQL of the registry.
+//!
+//! **Lock order.** A transaction takes its locks in this order and never goes back:
+//! 1. the programme's row (a new tier policy, an evaluation);
+//! 2. external identities, in the order of source system and external id: claimed by inserting them, which waits for a
+//!    transaction that has inserted the same;
+//! 3. members, in the order of their ids;
+//! 4. what hangs on a member: its value profile and its tier proposal.
+
+pub mod audit;
+pub mod identity;
+pub mod member;
+pub mod programme;
+pub mod tier;
+pub mod value;
+
+/// A stored value that the program does not know: written by a newer one, or by hand.
+fn unknown(column: &'static str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("the column {column} holds a value that this program does not know").into())
+}

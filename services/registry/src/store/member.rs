@@ -1,0 +1,381 @@
+//! Members.
+
+use super::unknown;
+use crate::domain::{
+    consent::Consent,
+    member::{ExternalIdentity, Member, TrustLevel},
+    profile::{Channel, Motivation, Profile, Vehicle},
+    sync::{Provenance, Record},
+    value::Score,
+};
+use chrono::{DateTime, Utc};
+use koc_chassis::ids::{MemberId, ProgrammeId};
+use sqlx::{PgConnection, types::Json};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+struct MemberRow {
+    member_id: Uuid,
+    display_name: String,
+    email: String,
+    phone: String,
+    region_code: String,
+    city: String,
+    channels: Json<Vec<Channel>>,
+    vehicles: Json<Vec<Vehicle>>,
+    motivations: Json<Vec<Motivation>>,
+    tags: Json<Vec<String>>,
+    consents: Json<Vec<Consent>>,
+    trust_level: String,
+    tier_id: String,
+    tier_since: DateTime<Utc>,
+    version: i64,
+    create_time: DateTime<Utc>,
+    update_time: DateTime<Utc>,
+    external_identities: Json<Vec<ExternalIdentity>>,
+    scores: Option<Json<Vec<Score>>>,
+}
+
+impl MemberRow {
+    fn into_member(self, programme: ProgrammeId) -> Result<Member, sqlx::Error> {
+        Ok(Member {
+            id: MemberId(self.member_id),
+            programme,
+            profile: Profile {
+                display_name: self.display_name,
+                email: self.email,
+                phone: self.phone,
+                region_code: self.region_code,
+                city: self.city,
+                channels: self.channels.0,
+                vehicles: self.vehicles.0,
+                motivations: self.motivations.0,
+                tags: self.tags.0,
+                consents: self.consents.0,
+            },
+            external_identities: self.external_identities.0,
+            trust_level: TrustLevel::from_name(&self.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
+            tier_id: self.tier_id,
+            tier_since: self.tier_since,
+            scores: self.scores.map(|scores| scores.0).unwrap_or_default(),
+            version: self.version,
+            create_time: self.create_time,
+            update_time: self.update_time,
+        })
+    }
+}
+
+/// The members of these ids, by id; ids without a member are left out.
+pub async fn get_all(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    ids: &[Uuid],
+) -> Result<HashMap<MemberId, Member>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        MemberRow,
+        r#"SELECT m.member_id, m.display_name, m.email, m.phone, m.region_code, m.city,
+                  m.channels AS "channels: Json<Vec<Channel>>",
+                  m.vehicles AS "vehicles: Json<Vec<Vehicle>>",
+                  m.motivations AS "motivations: Json<Vec<Motivation>>",
+                  m.tags AS "tags: Json<Vec<String>>",
+                  m.consents AS "consents: Json<Vec<Consent>>",
+                  m.trust_level, m.tier_id, m.tier_since, m.version, m.create_time, m.update_time,
+                  COALESCE((
+                      SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id)
+                                       ORDER BY i.source_system, i.external_id)
+                      FROM external_identity i
+                      WHERE i.programme_id = m.programme_id AND i.member_id = m.member_id
+                  ), '[]') AS "external_identities!: Json<Vec<ExternalIdentity>>",
+                  v.scores AS "scores?: Json<Vec<Score>>"
+           FROM member m
+           LEFT JOIN value_profile v ON v.programme_id = m.programme_id AND v.member_id = m.member_id
+           WHERE m.programme_id = $1 AND m.member_id = ANY ($2)"#,
+        programme.0,
+        ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok((MemberId(row.member_id), row.into_member(programme)?))).collect()
+}
+
+pub async fn get(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Member>, sqlx::Error> {
+    Ok(get_all(conn, programme, &[id.0]).await?.remove(&id))
+}
+
+pub async fn exists(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<bool, sqlx::Error> {
+    let exists = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM member WHERE programme_id = $1 AND member_id = $2) AS "exists!""#,
+        programme.0,
+        id.0,
+    );
+    exists.fetch_one(conn).await
+}
+
+/// Which members a list holds; None for all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    pub tier_id: Option<&'a str>,
+    pub region_code: Option<&'a str>,
+}
+
+/// Ids in order of creation, after one of them. One statement per combination of filters, so that each gets the plan and index
+/// that fits it.
+pub async fn list_ids(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    filter: Filter<'_>,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    match filter {
+        Filter { tier_id: None, region_code: None } => {
+            let ids = sqlx::query_scalar!(
+                "SELECT member_id
+                 FROM member
+                 WHERE programme_id = $1 AND member_id > $2
+                 ORDER BY member_id
+                 LIMIT $3",
+                programme.0,
+                after,
+                limit,
+            );
+            ids.fetch_all(conn).await
+        }
+        Filter { tier_id: Some(tier_id), region_code: None } => {
+            let ids = sqlx::query_scalar!(
+                "SELECT member_id
+                 FROM member
+                 WHERE programme_id = $1 AND member_id > $2 AND tier_id = $4
+                 ORDER BY member_id
+                 LIMIT $3",
+                programme.0,
+                after,
+                limit,
+                tier_id,
+            );
+            ids.fetch_all(conn).await
+        }
+        Filter { tier_id: None, region_code: Some(region_code) } => {
+            let ids = sqlx::query_scalar!(
+                "SELECT member_id
+                 FROM member
+                 WHERE programme_id = $1 AND member_id > $2 AND region_code = $4
+                 ORDER BY member_id
+                 LIMIT $3",
+                programme.0,
+                after,
+                limit,
+                region_code,
+            );
+            ids.fetch_all(conn).await
+        }
+        Filter { tier_id: Some(tier_id), region_code: Some(region_code) } => {
+            let ids = sqlx::query_scalar!(
+                "SELECT member_id
+                 FROM member
+                 WHERE programme_id = $1 AND member_id > $2 AND tier_id = $4 AND region_code = $5
+                 ORDER BY member_id
+                 LIMIT $3",
+                programme.0,
+                after,
+                limit,
+                tier_id,
+                region_code,
+            );
+            ids.fetch_all(conn).await
+        }
+    }
+}
+
+/// What of a member is read to be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    pub id: MemberId,
+    pub record: Record,
+    pub trust_level: TrustLevel,
+    pub version: i64,
+}
+
+/// Locks members, in the order of their ids; ids without a member are left out.
+pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<Locked>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT member_id, display_name, email, phone, region_code, city,
+                  channels AS "channels: Json<Vec<Channel>>",
+                  vehicles AS "vehicles: Json<Vec<Vehicle>>",
+                  motivations AS "motivations: Json<Vec<Motivation>>",
+                  tags AS "tags: Json<Vec<String>>",
+                  consents AS "consents: Json<Vec<Consent>>",
+                  provenance AS "provenance: Json<Provenance>",
+                  trust_level, version
+           FROM member
+           WHERE programme_id = $1 AND member_id = ANY ($2)
+           ORDER BY member_id
+           FOR NO KEY UPDATE"#,
+        programme.0,
+        ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Locked {
+                id: MemberId(row.member_id),
+                record: Record {
+                    profile: Profile {
+                        display_name: row.display_name,
+                        email: row.email,
+                        phone: row.phone,
+                        region_code: row.region_code,
+                        city: row.city,
+                        channels: row.channels.0,
+                        vehicles: row.vehicles.0,
+                        motivations: row.motivations.0,
+                        tags: row.tags.0,
+                        consents: row.consents.0,
+                    },
+                    provenance: row.provenance.0,
+                },
+                trust_level: TrustLevel::from_name(&row.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
+                version: row.version,
+            })
+        })
+        .collect()
+}
+
+pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Locked>, sqlx::Error> {
+    Ok(lock_all(conn, programme, &[id.0]).await?.pop())
+}
+
+/// Members as columns, for statements that write many at once.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    display_names: Vec<&'a str>,
+    emails: Vec<&'a str>,
+    phones: Vec<&'a str>,
+    region_codes: Vec<&'a str>,
+    cities: Vec<&'a str>,
+    channels: Vec<Json<&'a [Channel]>>,
+    vehicles: Vec<Json<&'a [Vehicle]>>,
+    motivations: Vec<Json<&'a [Motivation]>>,
+    tags: Vec<Json<&'a [String]>>,
+    consents: Vec<Json<&'a [Consent]>>,
+    provenances: Vec<Json<&'a Provenance>>,
+    trust_levels: Vec<&'static str>,
+    versions: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(members: &'a [Locked]) -> Self {
+        let mut columns = Self::default();
+        for Locked { id, record: Record { profile, provenance }, trust_level, version } in members {
+            columns.ids.push(id.0);
+            columns.display_names.push(&profile.display_name);
+            columns.emails.push(&profile.email);
+            columns.phones.push(&profile.phone);
+            columns.region_codes.push(&profile.region_code);
+            columns.cities.push(&profile.city);
+            columns.channels.push(Json(&profile.channels));
+            columns.vehicles.push(Json(&profile.vehicles));
+            columns.motivations.push(Json(&profile.motivations));
+            columns.tags.push(Json(&profile.tags));
+            columns.consents.push(Json(&profile.consents));
+            columns.provenances.push(Json(provenance));
+            columns.trust_levels.push(trust_level.name());
+            columns.versions.push(*version);
+        }
+        columns
+    }
+}
+
+/// Writes new members into a tier.
+pub async fn insert_all(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    tier_id: &str,
+    members: &[Locked],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let columns = Columns::of(members);
+    sqlx::query!(
+        "INSERT INTO member (
+             programme_id, member_id, display_name, email, phone, region_code, city, channels, vehicles, motivations, tags,
+             consents, provenance, trust_level, version, tier_id, tier_since, create_time, update_time
+         )
+         SELECT $1, n.*, $16, $17, $17, $17
+         FROM UNNEST(
+             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[],
+             $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::text[], $15::bigint[]
+         ) AS n",
+        programme.0,
+        &columns.ids,
+        &columns.display_names as &[&str],
+        &columns.emails as &[&str],
+        &columns.phones as &[&str],
+        &columns.region_codes as &[&str],
+        &columns.cities as &[&str],
+        &columns.channels as &[Json<&[Channel]>],
+        &columns.vehicles as &[Json<&[Vehicle]>],
+        &columns.motivations as &[Json<&[Motivation]>],
+        &columns.tags as &[Json<&[String]>],
+        &columns.consents as &[Json<&[Consent]>],
+        &columns.provenances as &[Json<&Provenance>],
+        &columns.trust_levels as &[&str],
+        &columns.versions,
+        tier_id,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes what was locked back. `update_time` moves with the version.
+pub async fn update_all(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    members: &[Locked],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let columns = Columns::of(members);
+    sqlx::query!(
+        "UPDATE member AS m
+         SET display_name = n.display_name, email = n.email, phone = n.phone, region_code = n.region_code, city = n.city,
+             channels = n.channels, vehicles = n.vehicles, motivations = n.motivations, tags = n.tags, consents = n.consents,
+             provenance = n.provenance, trust_level = n.trust_level, version = n.version,
+             update_time = CASE WHEN n.version > m.version THEN $16 ELSE m.update_time END
+         FROM UNNEST(
+             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[],
+             $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::text[], $15::bigint[]
+         ) AS n (
+             member_id, display_name, email, phone, region_code, city, channels, vehicles, motivations, tags, consents,
+             provenance, trust_level, version
+         )
+         WHERE m.programme_id = $1 AND m.member_id = n.member_id",
+        programme.0,
+        &columns.ids,
+        &columns.display_names as &[&str],
+        &columns.emails as &[&str],
+        &columns.phones as &[&str],
+        &columns.region_codes as &[&str],
+        &columns.cities as &[&str],
+        &columns.channels as &[Json<&[Channel]>],
+        &columns.vehicles as &[Json<&[Vehicle]>],
+        &columns.motivations as &[Json<&[Motivation]>],
+        &columns.tags as &[Json<&[String]>],
+        &columns.consents as &[Json<&[Consent]>],
+        &columns.provenances as &[Json<&Provenance>],
+        &columns.trust_levels as &[&str],
+        &columns.versions,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! The whole suite: four processes, one database, an outside client.
+
+mod crash;
+mod trace;
