@@ -34,7 +34,7 @@ pub enum Error {
     #[error("assignment {assignment}: {problem}")]
     Assignment { assignment: AssignmentId, problem: AssignmentError },
     /// A peer did not answer as it should.
-    #[error("{peer} answered {:?}", .status.code())]
+    #[error("{peer} answered {:?}: {}", .status.code(), .status.message())]
     Peer { peer: &'static str, status: Box<tonic::Status> },
     #[error("the database failed")]
     Database(#[from] sqlx::Error),

@@ -10,7 +10,6 @@ use crate::{
         AssignmentId,
         assignment::{Assignment, State},
     },
-    error::Error,
     peer::Budget,
     store,
 };
@@ -47,19 +46,15 @@ pub fn run(service: &mut Service, budget: &Budget) {
     service.run_jobs(EXPIRE_DELIVERY, expire);
 }
 
-/// Locks an assignment for a change that may end it: its task first, then itself.
-pub async fn lock(
+/// Takes the locks for a change that may end an assignment and give its place back: its task's first, then its own. Other changes
+/// need only [`store::assignment::lock`], so that the members of one task do not wait for each other.
+pub async fn lock_to_end(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     assignment: AssignmentId,
 ) -> Result<Option<Assignment>, sqlx::Error> {
     store::task::lock_of(conn, programme, assignment).await?;
     store::assignment::lock(conn, programme, assignment).await
-}
-
-/// As [`lock`], for a call.
-pub async fn lock_called(conn: &mut PgConnection, programme: ProgrammeId, assignment: AssignmentId) -> Result<Assignment, Error> {
-    lock(conn, programme, assignment).await?.ok_or(Error::AssignmentNotFound(assignment))
 }
 
 /// Adds an offer, which ends by itself at its deadline.
@@ -69,8 +64,8 @@ pub async fn begin(conn: &mut PgConnection, offered: &Assignment) -> Result<(), 
     publish(conn, offered).await
 }
 
-/// Keeps the transition of an assignment that was locked with [`lock`], with all that follows from it: the fact, the place that
-/// falls free, the jobs that begin or need not be any more. `actor` is in whose name they act.
+/// Keeps the transition of a locked assignment with all that follows from it: the fact, the place that falls free, the jobs that
+/// begin or need not be any more. `actor` is in whose name they act.
 pub async fn keep(conn: &mut PgConnection, before: &State, after: &Assignment, actor: &str) -> Result<(), sqlx::Error> {
     store::assignment::update(conn, after).await?;
     if before.takes_place() && !after.state.takes_place() {

@@ -18,7 +18,7 @@ mod api;
 pub use config::Config;
 use koc_chassis::{
     gate,
-    postgres::Schema,
+    postgres::{Db, Schema},
     server::{Identity, Service},
     telemetry::Metrics,
 };
@@ -46,16 +46,24 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     flow::run(&mut service, &budget);
 
     let db = service.db().clone();
-    service.every(PURGE_EVERY, move || {
-        let db = db.clone();
-        async move {
-            match gate::purge_records(&db, KEEP_ANSWERS).await {
-                Ok(purged) => tracing::debug!(purged, "old answers were removed"),
-                Err(error) => tracing::warn!(error = %error, "old answers could not be removed"),
-            }
-        }
-    });
+    service.every(PURGE_EVERY, move || purge(db.clone()));
 
     let routes = api::routes(&service, registry);
     service.serve(routes, metrics).await
+}
+
+/// Removes old answers, some at a time, until none is left.
+async fn purge(db: Db) {
+    let mut removed = 0;
+    loop {
+        match gate::purge_records(&db, KEEP_ANSWERS).await {
+            Ok(0) => break,
+            Ok(some) => removed += some,
+            Err(error) => {
+                tracing::warn!(error = %error, removed, "old answers could not be removed; tried again in an hour");
+                return;
+            }
+        }
+    }
+    tracing::debug!(removed, "old answers were removed");
 }

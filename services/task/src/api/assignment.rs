@@ -42,11 +42,18 @@ pub(super) async fn transit(
     Ok(after)
 }
 
-/// An assignment with its task's lock and its own.
+/// An assignment with its lock.
 pub(super) async fn locked(work: &mut Work, id: &str) -> Result<Assignment, Error> {
     let id = AssignmentId::parse("assignment_id", id)?;
     let programme = work.programme();
-    flow::lock_called(work.conn(), programme, id).await
+    store::assignment::lock(work.conn(), programme, id).await?.ok_or(Error::AssignmentNotFound(id))
+}
+
+/// As [`locked`], for a change that may end the assignment.
+pub(super) async fn locked_to_end(work: &mut Work, id: &str) -> Result<Assignment, Error> {
+    let id = AssignmentId::parse("assignment_id", id)?;
+    let programme = work.programme();
+    flow::lock_to_end(work.conn(), programme, id).await?.ok_or(Error::AssignmentNotFound(id))
 }
 
 /// As an answer to a mutation shows it: with what was handed in, without free text.
@@ -121,7 +128,7 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
         self.gate
             .mutate(request, |work, request| {
                 Box::pin(async move {
-                    let assignment = locked(work, &request.assignment_id).await?;
+                    let assignment = locked_to_end(work, &request.assignment_id).await?;
                     let declined = transit(work, assignment, Assignment::decline).await?;
                     Ok(pb::DeclineAssignmentResponse { assignment: Some(shown(work, &declined).await?) })
                 })

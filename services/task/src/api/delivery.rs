@@ -1,7 +1,7 @@
 //! From work handed in to a completed assignment.
 
 use super::{
-    assignment::{locked, shown, transit},
+    assignment::{locked, locked_to_end, shown, transit},
     convert,
 };
 use crate::{
@@ -42,7 +42,7 @@ pub(super) async fn submit(work: &mut Work, request: pb::SubmitWorkRequest) -> R
 pub(super) async fn review(work: &mut Work, request: pb::ReviewSubmissionRequest) -> Result<pb::ReviewSubmissionResponse, Error> {
     let verdict = convert::verdict_from_proto("verdict", request.verdict)?;
     let asked = SubmissionId::parse("submission_id", &request.submission_id)?;
-    let assignment = locked(work, &request.assignment_id).await?;
+    let assignment = locked_to_end(work, &request.assignment_id).await?;
     let latest = assignment.reviewable(asked).map_err(|problem| Error::Assignment { assignment: assignment.id, problem })?;
     let submissions = store::submission::list(work.conn(), assignment.id).await?;
     let Some(submission) = submissions.into_iter().find(|s| s.id == latest) else {

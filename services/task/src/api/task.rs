@@ -87,7 +87,7 @@ impl pb::task_service_server::TaskService for TaskApi {
                 Box::pin(async move {
                     let (programme, now) = (work.programme(), work.now().await?);
                     let task = draft(programme, request, currency, now)?;
-                    if store::brief::find(work.conn(), programme, task.brief).await?.is_none() {
+                    if !store::brief::exists(work.conn(), programme, task.brief).await? {
                         return Err(Error::BriefNotFound(task.brief));
                     }
                     if store::brief::published(work.conn(), task.brief, task.brief_revision).await?.is_none() {

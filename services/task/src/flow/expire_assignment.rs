@@ -1,6 +1,6 @@
 //! What happens at a deadline: an offer that nobody took ends, work that nobody handed in ends and its money goes back.
 
-use super::{EXPIRE_OFFER, broken, keep, lock};
+use super::{EXPIRE_OFFER, broken, keep, lock_to_end};
 use crate::domain::AssignmentId;
 use async_trait::async_trait;
 use koc_chassis::{
@@ -18,7 +18,8 @@ impl JobHandler for ExpireAssignment {
     async fn run(&self, job: &Job) -> Result<(), JobError> {
         let id = AssignmentId(job.subject_id);
         let mut tx = self.db.begin().await?;
-        let assignment = lock(&mut tx, job.programme(), id).await?.ok_or_else(|| broken("the assignment is gone"))?;
+        let found = lock_to_end(&mut tx, job.programme(), id).await?;
+        let assignment = found.ok_or_else(|| broken("the assignment is gone"))?;
         let now = clock::now(&mut tx).await?;
         let before = assignment.state.clone();
         let expired = match job.kind.as_str() {

@@ -1,7 +1,7 @@
 //! From acceptance to held money: the budget is asked, and its answer makes the assignment IN_PROGRESS or UNFUNDED. When the
 //! member gave up meanwhile, what was held goes back.
 
-use super::{broken, keep, lock};
+use super::{broken, keep, lock_to_end};
 use crate::{
     domain::AssignmentId,
     peer::{Budget, Hold, Refusal},
@@ -38,7 +38,11 @@ impl JobHandler for ReserveAssignment {
         let answer = self.budget.reserve(self.hold(job, id).await?).await?;
 
         let mut tx = self.db.begin().await?;
-        let assignment = lock(&mut tx, job.programme(), id).await?.ok_or_else(|| broken("the assignment is gone"))?;
+        let found = match answer {
+            Ok(_) => store::assignment::lock(&mut tx, job.programme(), id).await?,
+            Err(_) => lock_to_end(&mut tx, job.programme(), id).await?,
+        };
+        let assignment = found.ok_or_else(|| broken("the assignment is gone"))?;
         let now = clock::now(&mut tx).await?;
         let before = assignment.state.clone();
         let after = match answer {

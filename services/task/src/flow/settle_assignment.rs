@@ -1,7 +1,7 @@
 //! From an end to settled money: the budget is told what is owed or that all goes back; then the assignment is SETTLED, and what
 //! was accepted is published to be measured.
 
-use super::{broken, keep, lock};
+use super::{broken, keep};
 use crate::{
     api::convert,
     domain::{
@@ -59,7 +59,8 @@ impl JobHandler for SettleAssignment {
             tx.commit().await?;
             return Ok(());
         }
-        let assignment = lock(&mut tx, programme, id).await?.ok_or_else(|| broken("the assignment is gone"))?;
+        let found = store::assignment::lock(&mut tx, programme, id).await?;
+        let assignment = found.ok_or_else(|| broken("the assignment is gone"))?;
         let now = clock::now(&mut tx).await?;
         let before = assignment.state.clone();
         let settled = assignment.settle(now).map_err(broken)?;

@@ -125,6 +125,17 @@ pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, brief: BriefI
     Ok(Some(row.with(revisions)))
 }
 
+/// Whether a programme has this brief.
+pub async fn exists(conn: &mut PgConnection, programme: ProgrammeId, brief: BriefId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM brief WHERE brief_id = $1 AND programme_id = $2) AS "exists!""#,
+        brief.0,
+        programme.0,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// What a published revision says.
 pub async fn published(conn: &mut PgConnection, brief: BriefId, number: i32) -> Result<Option<BriefContent>, sqlx::Error> {
     let content = sqlx::query_scalar!(
