@@ -97,7 +97,10 @@ async fn two_replicas_that_are_killed_at_random_apply_each_change_once_and_in_or
     let mut replicas = [begin(0), begin(1)];
     let mut kills = 0;
     while count(&database, "SELECT coalesce(max(position), 0) FROM feed_cursor").await < LAST {
-        let (nr, life) = { let mut rng = rand::rng(); (rng.random_range(0..2), rng.random_range(20..300)) };
+        let (nr, life) = {
+            let mut rng = rand::rng();
+            (rng.random_range(0..2), rng.random_range(20..300))
+        };
         // How long one lives, not what is waited for.
         tokio::time::sleep(Duration::from_millis(life)).await;
         replicas[nr] = begin(nr);
@@ -127,7 +130,10 @@ async fn a_change_that_fails_is_parked_with_its_subjects_later_ones_and_applied_
     cursor_at(&database, 12).await;
     assert_eq!(effects(&database).await, [1, 2, 3, 4, 6, 7, 9, 10, 12]);
     let parked: Vec<(i64, Uuid, String)> =
-        sqlx::query_as("SELECT position, subject_id, reason FROM parked_fact ORDER BY position").fetch_all(&database.admin).await.expect("parked");
+        sqlx::query_as("SELECT position, subject_id, reason FROM parked_fact ORDER BY position")
+            .fetch_all(&database.admin)
+            .await
+            .expect("parked");
     assert_eq!(parked.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>(), [5, 8, 11].map(|position| (position, subjects[1])));
     assert!(parked[0].2.contains("no such member") && parked[1].2.contains("earlier"), "{parked:?}");
 
@@ -183,13 +189,18 @@ async fn an_effect_that_panics_or_breaks_its_statement_is_parked_and_the_feed_go
     let (database, db, feed) = start().await;
     let subjects: Vec<_> = (0..4).map(|_| Uuid::now_v7()).collect();
     publish(&db, &subjects, 1).await;
-    let _consumer = consume(&db, &feed, Box::new(|change| {
-        assert_ne!(change.position, 2, "as this test wants");
-        if change.position == 3 { Err(sqlx::Error::RowNotFound.into()) } else { Ok(()) }
-    }));
+    let _consumer = consume(
+        &db,
+        &feed,
+        Box::new(|change| {
+            assert_ne!(change.position, 2, "as this test wants");
+            if change.position == 3 { Err(sqlx::Error::RowNotFound.into()) } else { Ok(()) }
+        }),
+    );
     cursor_at(&database, 4).await;
     assert_eq!(effects(&database).await, [1, 4]);
-    let reasons: Vec<String> = sqlx::query_scalar("SELECT reason FROM parked_fact ORDER BY position").fetch_all(&database.admin).await.expect("parked");
+    let reasons: Vec<String> =
+        sqlx::query_scalar("SELECT reason FROM parked_fact ORDER BY position").fetch_all(&database.admin).await.expect("parked");
     assert_eq!(reasons[0], "the effect panicked");
     assert!(reasons[1].contains("no rows"), "{reasons:?}");
 }

@@ -64,7 +64,12 @@ async fn a_caller_without_a_good_token_is_turned_away_before_anything_happens() 
     let jwks = std::env::temp_dir().join(format!("koc-door-{}", Uuid::new_v4()));
     std::fs::write(&jwks, key.jwks()).expect("the temp folder is writable");
     let ours = jwks.clone();
-    let mini = mini::start_with(|config| koc_chassis::config::ServeConfig { jwks_file: ours, ..config }, Metrics::new(), Box::new(|_| {})).await;
+    let mini = mini::start_with(
+        |config| koc_chassis::config::ServeConfig { jwks_file: ours, ..config },
+        Metrics::new(),
+        Box::new(|_| {}),
+    )
+    .await;
     std::fs::remove_file(jwks).expect("it was written");
 
     let jwks: serde_json::Value = serde_json::from_str(&key.jwks()).expect("JSON");
@@ -113,12 +118,21 @@ async fn scope_programme_and_actor_are_checked_before_existence() {
 #[tokio::test]
 async fn all_bad_fields_are_told_at_once_and_none_of_their_values() {
     let mini = mini::start().await;
-    let bad = pb::CreateProgrammeRequest { request_id: "secret-id".into(), display_name: "torn\0name".into(), currency_code: "yuan".into(), ..create("one") };
+    let bad = pb::CreateProgrammeRequest {
+        request_id: "secret-id".into(),
+        display_name: "torn\0name".into(),
+        currency_code: "yuan".into(),
+        ..create("one")
+    };
     let status = mini.programmes().create_programme(bad).await.expect_err("refused");
     assert_eq!(told(&status), (Code::InvalidArgument, "FIELD_VIOLATIONS".to_owned()));
     let violations = status.get_details_bad_request().expect("fields").field_violations;
-    let rules: Vec<_> = violations.iter().map(|v| (v.field.as_str(), v.description.rsplit(' ').next().unwrap_or_default())).collect();
-    assert_eq!(rules, [("request_id", "(string.uuid)"), ("display_name", "(string.no_nul)"), ("currency_code", "(string.pattern)")]);
+    let rules: Vec<_> =
+        violations.iter().map(|v| (v.field.as_str(), v.description.rsplit(' ').next().unwrap_or_default())).collect();
+    assert_eq!(
+        rules,
+        [("request_id", "(string.uuid)"), ("display_name", "(string.no_nul)"), ("currency_code", "(string.pattern)")]
+    );
     let text = format!("{status:?}");
     for value in ["secret-id", "torn", "yuan"] {
         assert!(!text.contains(value), "{value} in {text}");
@@ -187,7 +201,8 @@ async fn calls_beyond_the_limit_are_asked_to_come_back() {
         let (mut client, request) = (clients[i % 2].clone(), request.clone());
         calls.spawn(async move { client.get_programme(request).await.map(|_| ()) });
     }
-    wait::until("all calls to be at work", PATIENCE, async || (mini.hold.entered.load(Ordering::SeqCst) == LIMIT).then_some(())).await;
+    wait::until("all calls to be at work", PATIENCE, async || (mini.hold.entered.load(Ordering::SeqCst) == LIMIT).then_some(()))
+        .await;
     let [_, _, mut one_more] = clients;
     let status = one_more.get_programme(request.clone()).await.expect_err("one too many");
     assert_eq!(told(&status), (Code::ResourceExhausted, "TOO_MANY_CALLS".to_owned()));
@@ -205,7 +220,10 @@ async fn nothing_is_served_that_declares_no_scope() {
         assert!(head.contains("grpc-status: 12\r\n"), "{path}: {head}");
     }
     let (head, body) = grpc_web(mini.running.address, CREATE, "", &create("one")).await;
-    assert!(head.starts_with("HTTP/1.1 200") && body.windows(14).any(|w| w == b"grpc-status: 0" || w == b"grpc-status:0\r"), "{head} {body:?}");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && body.windows(14).any(|w| w == b"grpc-status: 0" || w == b"grpc-status:0\r"),
+        "{head} {body:?}"
+    );
 }
 
 #[tokio::test]
@@ -244,7 +262,9 @@ async fn reflection_in_both_versions_and_health_need_no_token() {
 async fn what_was_called_can_be_scraped() {
     let metrics = Metrics::new();
     let reader = opentelemetry_prometheus::exporter().with_registry(metrics.clone()).build().expect("an exporter");
-    opentelemetry::global::set_meter_provider(opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(reader).build());
+    opentelemetry::global::set_meter_provider(
+        opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(reader).build(),
+    );
     let mini = mini::start_with(|config| config, metrics, Box::new(|_| {})).await;
     mini.programmes().create_programme(create("one")).await.expect("created");
     mini.programmes_with(None, None).create_programme(create("one")).await.expect_err("no token");

@@ -169,7 +169,11 @@ async fn pages_follow_each_other_and_a_programme_sees_its_own_changes_only() {
         programmes.create_programme(request.clone()).await.expect("created");
     }
     let mut feed = mini.feed();
-    let ask = |programme: &str, after, size| pb::ListChangesRequest { programme_id: programme.into(), after_position: after, page_size: size };
+    let ask = |programme: &str, after, size| pb::ListChangesRequest {
+        programme_id: programme.into(),
+        after_position: after,
+        page_size: size,
+    };
     wait::until("the feed to have all", PATIENCE, async || {
         let page = feed.clone().list_changes(ask("", 0, 0)).await.expect("a page").into_inner();
         (page.head_position == 7).then_some(())

@@ -52,7 +52,9 @@ async fn a_retry_gets_the_first_answer_and_says_so() {
     let again = count_up(&gate, request).await.expect("replayed");
     assert!(!first.replayed && again.replayed);
     assert_eq!(first.message, again.message);
-    let replayed = |outcome: Outcome<_>| Response::<pb::CreateProgrammeResponse>::from(outcome).metadata().get("koc-replayed").is_some_and(|v| v == "true");
+    let replayed = |outcome: Outcome<_>| {
+        Response::<pb::CreateProgrammeResponse>::from(outcome).metadata().get("koc-replayed").is_some_and(|v| v == "true")
+    };
     assert!(!replayed(first) && replayed(again));
     assert_eq!(count(&database, "SELECT balance FROM account WHERE account_id = 1").await, 1);
     assert_eq!(count(&database, "SELECT count(*) FROM fact").await, 1);
@@ -107,7 +109,10 @@ async fn a_refusal_by_a_rule_is_given_again_even_when_the_rule_would_pass_by_the
     for refusal in [&first, &again] {
         let details = refusal.get_error_details();
         let info = details.error_info().expect("a reason");
-        assert_eq!((refusal.code(), info.reason.as_str(), info.domain.as_str()), (Code::FailedPrecondition, "FULL", "registry.koc"));
+        assert_eq!(
+            (refusal.code(), info.reason.as_str(), info.domain.as_str()),
+            (Code::FailedPrecondition, "FULL", "registry.koc")
+        );
         assert_eq!(info.metadata["free"], "0");
         assert_eq!(details.precondition_failure().expect("which limit").violations[0].subject, "the-limit");
     }
@@ -175,7 +180,8 @@ async fn a_stored_answer_holds_no_personal_data() {
     let profile = again.profile.expect("a profile");
     assert_eq!((profile.display_name.as_str(), profile.phone.as_str(), profile.channels[0].handle.as_str()), ("", "", ""));
     assert_eq!((profile.city.as_str(), profile.channels[0].followers), ("Shanghai", Some(5)));
-    let kept: String = sqlx::query_scalar("SELECT encode(answer, 'escape') FROM request_record").fetch_one(&database.admin).await.expect("kept");
+    let kept: String =
+        sqlx::query_scalar("SELECT encode(answer, 'escape') FROM request_record").fetch_one(&database.admin).await.expect("kept");
     for personal in ["Lin", "xiaomei", "1380013"] {
         assert!(!kept.contains(personal), "{personal} in {kept}");
     }
@@ -216,7 +222,11 @@ async fn what_is_asked_of_others_is_not_asked_again_by_a_retry() {
             .mutate_after(
                 admitted(request.clone()),
                 async |_, _| Ok(asked.fetch_add(1, Ordering::SeqCst)),
-                |_, req, nr| Box::pin(async move { Ok(pb::CreateProgrammeResponse { programme: Some(mini::programme(&req.programme_id, &nr.to_string())) }) }),
+                |_, req, nr| {
+                    Box::pin(async move {
+                        Ok(pb::CreateProgrammeResponse { programme: Some(mini::programme(&req.programme_id, &nr.to_string())) })
+                    })
+                },
             )
             .await
             .expect("answered");

@@ -294,7 +294,10 @@ async fn a_refused_step_is_tried_again_later_with_another_request_id_and_the_nex
         })
     });
     wait::until("the refusal", PATIENCE, async || (steps(&database).await.len() == 1).then_some(())).await;
-    assert_eq!(count(&database, "SELECT count(*) FROM job WHERE NOT done AND run_time > koc_now() + interval '50 minutes'").await, 1);
+    assert_eq!(
+        count(&database, "SELECT count(*) FROM job WHERE NOT done AND run_time > koc_now() + interval '50 minutes'").await,
+        1
+    );
     database.advance(Duration::from_secs(3601)).await;
     all_done(&database).await;
     let steps = steps(&database).await;
@@ -320,7 +323,8 @@ async fn a_cancelled_job_does_not_run_and_one_at_work_does_not_count() {
     begun.notified().await;
     for id in [waiting, at_work] {
         let mut tx = db.begin().await.expect("a transaction");
-        let subject: Uuid = sqlx::query_scalar("SELECT subject_id FROM job WHERE job_id = $1").bind(id).fetch_one(&mut *tx).await.expect("a job");
+        let subject: Uuid =
+            sqlx::query_scalar("SELECT subject_id FROM job WHERE job_id = $1").bind(id).fetch_one(&mut *tx).await.expect("a job");
         job::cancel(&mut tx, subject, "kind").await.expect("cancels");
         tx.commit().await.expect("commits");
     }

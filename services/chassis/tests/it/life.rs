@@ -2,12 +2,7 @@
 
 use crate::mini::{self, Hold, PATIENCE, create, replica, schema};
 use koc_chassis::{
-    config::ServeConfig,
-    fault::reason_of,
-    gate::Gate,
-    postgres::DatabaseError,
-    server::Service,
-    telemetry::Metrics,
+    config::ServeConfig, fault::reason_of, gate::Gate, postgres::DatabaseError, server::Service, telemetry::Metrics,
 };
 use koc_proto::koc::registry::v1 as pb;
 use koc_tests::{service, token, wait};

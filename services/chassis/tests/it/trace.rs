@@ -54,7 +54,9 @@ fn spans() -> Spans {
         let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let subscriber = tracing_subscriber::registry().with(tracing_subscriber::EnvFilter::new(format!("error,{}=trace", context::SPANS))).with(layer);
+        let subscriber = tracing_subscriber::registry()
+            .with(tracing_subscriber::EnvFilter::new(format!("error,{}=trace", context::SPANS)))
+            .with(layer);
         tracing::subscriber::set_global_default(subscriber).expect("nobody else sets it");
         spans
     };
@@ -79,7 +81,8 @@ struct Starting;
 impl Effect for Starting {
     async fn apply(&self, conn: &mut PgConnection, _: &Change) -> Result<(), EffectError> {
         let (subject, state) = (Uuid::now_v7(), serde_json::json!({}));
-        let new = NewJob { kind: "follow", programme: Uuid::nil().into(), subject, step: "first", state, actor: "ada", run_time: None };
+        let new =
+            NewJob { kind: "follow", programme: Uuid::nil().into(), subject, step: "first", state, actor: "ada", run_time: None };
         job::start(conn, new).await?;
         Ok(())
     }
