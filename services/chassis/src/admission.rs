@@ -44,8 +44,12 @@ pub struct Admission(Arc<Shared>);
 impl Admission {
     /// For the methods of one package, e.g. `koc.registry.v1`. Fails when one of them declares no scope.
     pub fn new(package: &str, domain: &'static str, keys: Keys) -> Result<Self, ScopeMissing> {
+        Self::of(koc_proto::METHODS.iter().filter(|m| m.service.starts_with(package)), domain, keys)
+    }
+
+    fn of(declared: impl Iterator<Item = &'static Method>, domain: &'static str, keys: Keys) -> Result<Self, ScopeMissing> {
         let mut methods = HashMap::new();
-        for method in koc_proto::METHODS.iter().filter(|m| m.service.starts_with(package)) {
+        for method in declared {
             if method.scope.is_empty() {
                 return Err(ScopeMissing(method.path));
             }
@@ -164,5 +168,26 @@ where
             drop(slot);
             answer
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::TokenKey;
+
+    #[test]
+    fn a_service_with_a_method_without_a_scope_does_not_start() {
+        static METHODS: [Method; 2] = [
+            Method { path: "/koc.x.v1.XService/Get", service: "koc.x.v1.XService", scope: "x.read" },
+            Method { path: "/koc.x.v1.XService/Open", service: "koc.x.v1.XService", scope: "" },
+        ];
+        let file = std::env::temp_dir().join(format!("koc-jwks-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, TokenKey::generate().jwks()).expect("the temp dir is writable");
+        let keys = || Keys::load(&file).expect("a JWKS of ours");
+        assert!(Admission::of(METHODS[..1].iter(), "x.koc", keys()).is_ok());
+        let error = Admission::of(METHODS.iter(), "x.koc", keys()).err().expect("refused");
+        assert!(error.to_string().contains("/koc.x.v1.XService/Open"), "{error}");
+        std::fs::remove_file(file).expect("it was written");
     }
 }

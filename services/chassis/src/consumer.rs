@@ -168,7 +168,7 @@ impl Consumer {
 
     /// Reads and applies until the stream ends; `wait` is set back when something was applied.
     async fn follow(&self, wait: &mut Duration) -> Result<(), Broken> {
-        let pull = tracing::info_span!("feed pull", source = self.name, otel.kind = "client");
+        let pull = tracing::info_span!(target: context::SPANS, "feed pull", source = self.name, otel.kind = "client");
         let mut position = self.cursor().await.map_err(EffectError::from)?;
         // A stream has no end: no deadline goes with it.
         let mut stream = self.source.watch(position).instrument(pull.clone()).await?;
@@ -250,7 +250,7 @@ impl Consumer {
     async fn attempt(&self, conn: &mut PgConnection, change: &Change, pull: Option<&tracing::Span>) -> Result<(), EffectError> {
         let type_url = change.fact.as_ref().map_or("", |f| f.type_url.as_str());
         let fact = type_url.rsplit('.').next().unwrap_or_default();
-        let span = tracing::info_span!("apply fact", otel.name = %format!("apply {fact}"), otel.kind = "consumer", source = self.name,
+        let span = tracing::info_span!(target: context::SPANS, "apply fact", otel.name = %format!("apply {fact}"), otel.kind = "consumer", source = self.name,
             position = change.position, fact);
         context::set_parent(&span, &change.traceparent);
         if let Some(pull) = pull {

@@ -10,6 +10,10 @@ pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a call may take when the caller sets no deadline.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(15);
 
+/// The target of spans that carry a trace from one place to the next. The tracing middleware uses it too, and the log filter always
+/// lets it through: what is logged must not decide whether a trace is whole.
+pub const SPANS: &str = "otel::tracing";
+
 /// The call that the present task works for.
 #[derive(Debug, Clone)]
 pub struct Current {

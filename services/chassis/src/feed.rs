@@ -35,6 +35,7 @@ pub struct Feed {
     db: Db,
     head: watch::Receiver<i64>,
     streams: Arc<Semaphore>,
+    heartbeat: Duration,
     drain: CancellationToken,
 }
 
@@ -69,7 +70,13 @@ impl Feed {
     pub fn start(db: Db, drain: CancellationToken) -> Self {
         let (sender, head) = watch::channel(0);
         tokio::spawn(follow_head(db.clone(), sender, drain.clone()));
-        Self { db, head, streams: Arc::new(Semaphore::new(MAX_STREAMS)), drain }
+        Self { db, head, streams: Arc::new(Semaphore::new(MAX_STREAMS)), heartbeat: HEARTBEAT, drain }
+    }
+
+    /// Streams without changes say so this often, instead of every 10 s.
+    #[must_use]
+    pub fn heartbeat_every(self, heartbeat: Duration) -> Self {
+        Self { heartbeat, ..self }
     }
 
     /// One page after a position.
@@ -155,7 +162,7 @@ impl Feed {
                             return;
                         }
                     }
-                    () = tokio::time::sleep(HEARTBEAT) => first = true,
+                    () = tokio::time::sleep(feed.heartbeat) => first = true,
                 }
             }
         });

@@ -221,7 +221,7 @@ async fn claim(db: &Db, kinds: &[&str]) -> Result<Option<Job>, sqlx::Error> {
 }
 
 async fn step(db: &Db, job: &Job, handler: &dyn JobHandler) {
-    let span = tracing::info_span!("job step", otel.name = %format!("{} {}", job.kind, job.step), job = %job.job_id, kind = job.kind,
+    let span = tracing::info_span!(target: context::SPANS, "job step", otel.name = %format!("{} {}", job.kind, job.step), job = %job.job_id, kind = job.kind,
         step = job.step, attempt = job.attempt);
     context::set_parent(&span, &job.traceparent);
     // A step ends before its lease does.

@@ -62,8 +62,8 @@ pub fn init(service: &'static str, log: &str, otlp_endpoint: Option<&str>) -> Re
     global::set_tracer_provider(tracer.clone());
     global::set_meter_provider(meter.clone());
 
-    // One filter for all layers: filters per layer lose spans. The tracing middleware speaks under `otel::tracing`.
-    let directives = format!("{log},otel::tracing=trace,sqlx::postgres::notice=warn");
+    // One filter for all layers: filters per layer lose spans.
+    let directives = format!("{log},{}=trace,sqlx::postgres::notice=warn", crate::context::SPANS);
     let filter = EnvFilter::try_new(directives).map_err(|source| TelemetryError::Filter { filter: log.to_owned(), source })?;
     tracing_subscriber::registry()
         .with(filter)

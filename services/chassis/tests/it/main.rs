@@ -1,0 +1,11 @@
+//! The chassis on a real Postgres and over real gRPC, carrying a service that is as small as can be.
+
+mod mini;
+
+mod consumer;
+mod door;
+mod feed;
+mod gate;
+mod job;
+mod life;
+mod trace;
