@@ -38,7 +38,8 @@ pub async fn hold(
         command: Command::Reserve {
             reservation,
             envelope: draw.envelope,
-            member: draw.member,
+            // The reserve has a decision of its own for each draw; a member's limit is for the money planned by tier.
+            member: None,
             purpose: draw.purpose(),
             amount: draw.amount,
             time_to_live: TIME_TO_LIVE,

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::import::{Mapping, MemberFile, Uploader};
 use anyhow::Context;
+use chrono::TimeDelta;
 use koc_chassis::clock;
 use koc_proto::koc::registry::v1 as pb;
 use std::io::Cursor;
@@ -71,7 +72,9 @@ pub async fn member_id(stage: &Stage, external_id: &str) -> anyhow::Result<Strin
 /// tier at a time.
 pub async fn place(stage: &Stage) -> anyhow::Result<()> {
     let begin = stage.sample.period(&stage.sample.plans[0])?.0;
-    for (round, tiers) in [&["CORE", "APEX"][..], &["APEX"]].into_iter().enumerate() {
+    // A proposal stands until one of a later time takes its place.
+    let rounds = [(begin - TimeDelta::days(1), &["CORE", "APEX"][..]), (begin, &["APEX"])];
+    for (round, (as_of, tiers)) in rounds.into_iter().enumerate() {
         for part in stage.sample.cast.iter().filter(|part| tiers.contains(&part.tier.as_str())) {
             let step = format!("place {round} {}", part.external_id);
             let request = pb::ProposeTierRequest {
@@ -81,7 +84,7 @@ pub async fn place(stage: &Stage) -> anyhow::Result<()> {
                 proposal: Some(pb::TierProposal {
                     promote_probability: 0.95,
                     output_count: 12,
-                    as_of: Some(clock::to_proto(begin)),
+                    as_of: Some(clock::to_proto(as_of)),
                     decision_id: stage.request_id(&format!("{step} decision")),
                     reason: "results of the year before, from the spreadsheet they were kept in".to_owned(),
                 }),

@@ -8,6 +8,7 @@ use super::{
 use crate::client;
 use anyhow::Context;
 use chrono::Days;
+use futures::{StreamExt, TryStreamExt, stream};
 use koc_chassis::clock;
 use koc_proto::koc::{budget::v1 as budget, task::v1 as pb};
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ const CLASSES: [(&str, budget::ResourceClass); 3] = [
     ("CORE", budget::ResourceClass::Incentive),
     ("APEX", budget::ResourceClass::Exclusive),
 ];
+/// Members who act at the same time.
+const AT_ONCE: usize = 4;
 /// From the programme's creation: until when offers can be accepted, and work delivered.
 const OFFER_DAYS: Days = Days::new(30);
 const DELIVERY_DAYS: Days = Days::new(60);
@@ -45,13 +48,16 @@ pub async fn play(stage: &Stage, plan: &Plan, story: &tracing::Span) -> anyhow::
         for tier in &task.tiers {
             tasks.insert(tier.as_str(), publish_task(stage, plan, task, tier, &brief_id).await?);
         }
-        let mut accepted = Vec::new();
-        for part in &stage.sample.cast {
-            let Some(delivery) = part.deliveries.iter().find(|d| d.task == task.key) else { continue };
-            let task_id = tasks.get(part.tier.as_str()).context("a tier without its task")?;
+        let parts = stage.sample.cast.iter().filter_map(|part| {
+            let delivery = part.deliveries.iter().find(|d| d.task == task.key)?;
             let span = if part.part.contains("viral") { story.clone() } else { tracing::Span::none() };
-            accepted.push((part, delivery, accept(stage, part, &task.key, task_id).instrument(span).await?));
-        }
+            Some((part, delivery, span))
+        });
+        let accepted = parts.clone().map(|(part, _, span)| {
+            let task_id = tasks.get(part.tier.as_str()).map(String::as_str).unwrap_or_default();
+            accept(stage, part, &task.key, task_id).instrument(span)
+        });
+        let accepted: Vec<_> = stream::iter(accepted).buffered(AT_ONCE).try_collect().await?;
         for part in stage.sample.cast.iter().filter(|p| p.refused.as_ref().is_some_and(|r| r.task == task.key)) {
             let task_id = tasks.get(part.tier.as_str()).context("a tier without its task")?;
             let assignment = accept(stage, part, &task.key, task_id).await?;
@@ -65,10 +71,10 @@ pub async fn play(stage: &Stage, plan: &Plan, story: &tracing::Span) -> anyhow::
                 unfunded.limit_id
             ));
         }
-        for (part, delivery, assignment) in accepted {
-            let span = if part.part.contains("viral") { story.clone() } else { tracing::Span::none() };
-            done.push(deliver(stage, part, brief, delivery, assignment).instrument(span).await?);
-        }
+        let delivered = parts.zip(accepted).map(|((part, delivery, span), assignment)| {
+            deliver(stage, part, brief, delivery, assignment).instrument(span)
+        });
+        done.extend(stream::iter(delivered).buffered(AT_ONCE).try_collect::<Vec<_>>().await?);
         stage.say(&format!("  {} ({}): {} accepted so far this quarter", task.key, brief.title, done.len()));
     }
     Ok(done)
