@@ -53,7 +53,8 @@ impl Suite {
         // The binary's own migrations make the template, so its file is in the key.
         let made = std::fs::metadata(koc()).and_then(|m| m.modified()).expect("the binary is there");
         let made = made.duration_since(std::time::UNIX_EPOCH).expect("a time of this era").as_micros();
-        let database = database::from_template(&format!("suite_{made}"), |superuser| async move { migrate(&superuser).await }).await;
+        let database =
+            database::from_template(&format!("suite_{made}"), |superuser| async move { migrate(&superuser).await }).await;
         let members = SERVICES.map(|name| Member {
             name,
             address: free_address(),
@@ -125,15 +126,19 @@ impl Suite {
     /// When it fails; with what it said.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let mut command = self.client(arguments);
-        let output: Output = tokio::task::spawn_blocking(move || command.output()).await.expect("not cancelled").expect("it runs");
+        let output: Output =
+            tokio::task::spawn_blocking(move || command.output()).await.expect("not cancelled").expect("it runs");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "koc {arguments:?} failed: {}\n{out}\n{err}", output.status);
         out.into_owned()
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        let mut all: Vec<_> =
-            self.members.iter().map(|m| (format!("KOC_{}_URL", m.name.to_uppercase()), format!("http://{}", m.address))).collect();
+        let mut all: Vec<_> = self
+            .members
+            .iter()
+            .map(|m| (format!("KOC_{}_URL", m.name.to_uppercase()), format!("http://{}", m.address)))
+            .collect();
         all.extend(self.otlp_endpoint.iter().map(|endpoint| ("KOC_OTLP_ENDPOINT".to_owned(), endpoint.clone())));
         // Spans are wanted soon, not after the usual five seconds.
         all.push(("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned()));

@@ -61,7 +61,18 @@ fn domain_code_knows_neither_transport_nor_storage_nor_generated_code() {
                 continue;
             }
             for line in code(&text) {
-                for banned in ["tonic", "sqlx::query", "sqlx::Pg", "tokio", "koc_proto", "pb::", "crate::store", "crate::api", "crate::peer", "crate::flow"] {
+                for banned in [
+                    "tonic",
+                    "sqlx::query",
+                    "sqlx::Pg",
+                    "tokio",
+                    "koc_proto",
+                    "pb::",
+                    "crate::store",
+                    "crate::api",
+                    "crate::peer",
+                    "crate::flow",
+                ] {
                     assert!(!line.contains(banned), "{path} mentions {banned}: {line}");
                 }
             }
@@ -99,7 +110,13 @@ fn services_do_not_depend_on_each_other() {
 
 #[test]
 fn no_code_is_left_unfinished() {
-    let marks = [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["#[ig", "nore"].concat()];
+    let marks = [
+        ["to", "do!("].concat(),
+        ["unimple", "mented!("].concat(),
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["#[ig", "nore"].concat(),
+    ];
     for (path, text) in sources(".") {
         for mark in &marks {
             assert!(!text.contains(mark.as_str()), "{path} holds {mark}");

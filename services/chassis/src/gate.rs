@@ -314,7 +314,8 @@ impl<E: ServiceError> Gate<E> {
     }
 
     async fn recorded(&self, key: &RequestKey) -> Result<Option<Recorded>, Status> {
-        let row: Option<(Vec<u8>, Option<Vec<u8>>, Option<serde_json::Value>)> = sqlx::query_as(
+        type Row = (Vec<u8>, Option<Vec<u8>>, Option<serde_json::Value>);
+        let row: Option<Row> = sqlx::query_as(
             "SELECT request_hash, answer, refusal FROM request_record
              WHERE programme_id = $1 AND method = $2 AND request_id = $3",
         )

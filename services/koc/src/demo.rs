@@ -61,7 +61,7 @@ impl Demo {
         let played = play(&stage).await;
         let ended = match played {
             Ok(right) if self.digest => {
-                print!("{}", digest::of(&stage).await?);
+                stage::tell(digest::of(&stage).await?.trim_end());
                 Ok(right)
             }
             other => other,
@@ -100,6 +100,10 @@ async fn play(stage: &Stage) -> anyhow::Result<bool> {
     if let Some(trace) = story {
         stage::tell_trace(stage, &trace).await?;
     }
-    stage.say(if right { "\nThe loop is closed: everything ended as the sample expects." } else { "\nSomething did not end as the sample expects; see above." });
+    stage.say(if right {
+        "\nThe loop is closed: everything ended as the sample expects."
+    } else {
+        "\nSomething did not end as the sample expects; see above."
+    });
     Ok(right)
 }

@@ -38,7 +38,9 @@ impl Target {
             Self::Budget => vec![koc_budget::SCHEMA],
             Self::Task => vec![koc_task::SCHEMA],
             Self::Measurement => vec![koc_measurement::SCHEMA],
-            Self::All => [Self::Registry, Self::Budget, Self::Task, Self::Measurement].into_iter().flat_map(Self::schemas).collect(),
+            Self::All => {
+                [Self::Registry, Self::Budget, Self::Task, Self::Measurement].into_iter().flat_map(Self::schemas).collect()
+            }
         }
     }
 }

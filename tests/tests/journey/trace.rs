@@ -18,7 +18,9 @@ async fn the_loop_closes_and_one_trace_crosses_all_four_services() {
     let suite = Suite::start(Some(collector.endpoint())).await;
 
     let told = suite.run(&["demo"]).await;
-    for expected in ["APPROVER_IS_REQUESTER", "ENVELOPE_EXHAUSTED", "INCREASE", "MAINTAIN", "REVIEW", "REDUCE", "all sums and the chain hold"] {
+    for expected in
+        ["APPROVER_IS_REQUESTER", "ENVELOPE_EXHAUSTED", "INCREASE", "MAINTAIN", "REVIEW", "REDUCE", "all sums and the chain hold"]
+    {
         assert!(told.contains(expected), "the demo tells of {expected}:\n{told}");
     }
     let trace = told.split("Trace ").nth(1).and_then(|t| t.split(' ').next()).expect("the demo names its trace");

@@ -88,7 +88,7 @@ async fn start() -> (ServiceDatabase, Db, Feed) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_are_killed_at_random_apply_each_change_once_and_in_order() {
-    const LAST: i64 = 800;
+    const LAST: i64 = 2_400;
     let (database, db, feed) = start().await;
     let subjects: Vec<_> = (0..40).map(|_| Uuid::now_v7()).collect();
     publish(&db, &subjects, LAST / 40).await;
@@ -99,7 +99,7 @@ async fn two_replicas_that_are_killed_at_random_apply_each_change_once_and_in_or
     while count(&database, "SELECT coalesce(max(position), 0) FROM feed_cursor").await < LAST {
         let (nr, life) = {
             let mut rng = rand::rng();
-            (rng.random_range(0..2), rng.random_range(20..300))
+            (rng.random_range(0..2), rng.random_range(10..120))
         };
         // How long one lives, not what is waited for.
         tokio::time::sleep(Duration::from_millis(life)).await;

@@ -89,7 +89,8 @@ async fn outputs(stage: &Stage, done: &[Done]) -> anyhow::Result<HashMap<String,
 }
 
 fn to_observations(stage: &Stage, reading: &Reading, output: &pb::Output) -> anyhow::Result<Vec<pb::Observation>> {
-    let metric = pb::Metric::from_str_name(&format!("METRIC_{}", reading.metric)).context("a metric of the sample is not known")?;
+    let metric =
+        pb::Metric::from_str_name(&format!("METRIC_{}", reading.metric)).context("a metric of the sample is not known")?;
     let observation = |metric: pb::Metric, value: i64| pb::Observation {
         output_id: output.output_id.clone(),
         metric: metric.into(),
@@ -100,7 +101,8 @@ fn to_observations(stage: &Stage, reading: &Reading, output: &pb::Output) -> any
     let mut all = vec![observation(metric, reading.counter)];
     if let Some(margin) = reading.margin_cny.as_deref().filter(|m| !m.is_empty()) {
         let margin = stage.amount(margin)?;
-        let minor = koc_chassis::money::Money::parse("margin", &margin, stage.currency).map_err(|v| anyhow::anyhow!(v.description))?;
+        let minor =
+            koc_chassis::money::Money::parse("margin", &margin, stage.currency).map_err(|v| anyhow::anyhow!(v.description))?;
         all.push(observation(pb::Metric::OrderMargin, minor.minor));
     }
     Ok(all)
@@ -132,7 +134,11 @@ async fn record(stage: &Stage, observations: Vec<pb::Observation>) -> anyhow::Re
 
 type Open = (mpsc::Sender<pb::RecordObservationsRequest>, tonic::Streaming<pb::RecordObservationsResponse>, i64);
 
-async fn send(stage: &Stage, open: &mut Option<Open>, batch: &[pb::Observation]) -> Result<Vec<pb::ObservationResult>, tonic::Status> {
+async fn send(
+    stage: &Stage,
+    open: &mut Option<Open>,
+    batch: &[pb::Observation],
+) -> Result<Vec<pb::ObservationResult>, tonic::Status> {
     let lost = || tonic::Status::unavailable("the stream ended");
     let (sender, mut answers, sent) = match open.take() {
         Some(open) => open,
@@ -143,7 +149,8 @@ async fn send(stage: &Stage, open: &mut Option<Open>, batch: &[pb::Observation])
         }
     };
     let batch_number = sent + 1;
-    let request = pb::RecordObservationsRequest { programme_id: stage.programme_id(), batch_number, observations: batch.to_vec() };
+    let request =
+        pb::RecordObservationsRequest { programme_id: stage.programme_id(), batch_number, observations: batch.to_vec() };
     let sent = sender.send(request).await;
     let answer = answers.message().await?.ok_or_else(lost)?;
     sent.map_err(|_| lost())?;
@@ -181,7 +188,8 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
         }
         let request =
             budget::GetReserveDrawRequest { programme_id: stage.programme_id(), reserve_draw_id: signal.reserve_draw_id.clone() };
-        let draw = must!(FINANCE, stage.draws(), get_reserve_draw, request)?.reserve_draw.context("an answer without its draw")?;
+        let draw =
+            must!(FINANCE, stage.draws(), get_reserve_draw, request)?.reserve_draw.context("an answer without its draw")?;
         stage.say(&format!(
             "    draw on the reserve: {} {}, by {}: {}",
             stage.money(draw.amount.as_ref()),
@@ -266,7 +274,10 @@ pub async fn decide(stage: &Stage, index: usize) -> anyhow::Result<bool> {
         })
         .await?;
     }
-    stage.say(&format!("  {} decisions are applied: value profiles and tier proposals at the registry, limits at the budget", decisions.len()));
+    stage.say(&format!(
+        "  {} decisions are applied: value profiles and tier proposals at the registry, limits at the budget",
+        decisions.len()
+    ));
     Ok(right)
 }
 

@@ -41,7 +41,8 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
     let etag = String::new();
 
     let (programme, id) = (programme_id.clone(), plan_id.clone());
-    let request = pb::SubmitPlanRequest { programme_id: programme, request_id: request_id("submit"), plan_id: id, etag: etag.clone() };
+    let request =
+        pb::SubmitPlanRequest { programme_id: programme, request_id: request_id("submit"), plan_id: id, etag: etag.clone() };
     must!(PLANNER, stage.plans(), submit_plan, request)?;
 
     let approve = |step: &str| pb::ApprovePlanRequest {
@@ -52,7 +53,9 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
     };
     match call!(PLANNER, stage.plans(), approve_plan, approve("approve by the submitter")) {
         Ok(_) => anyhow::bail!("the plan was approved by the one who submitted it"),
-        Err(refusal) => stage.say(&format!("  Plan {quarter}: the planner's own approval is refused: {}", client::describe(&refusal))),
+        Err(refusal) => {
+            stage.say(&format!("  Plan {quarter}: the planner's own approval is refused: {}", client::describe(&refusal)))
+        }
     }
     must!(FINANCE, stage.plans(), approve_plan, approve("approve"))?;
     let (programme, id) = (programme_id.clone(), plan_id.clone());

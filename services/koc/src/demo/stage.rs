@@ -155,7 +155,7 @@ impl Stage {
 }
 
 #[allow(clippy::print_stdout)]
-fn tell(text: &str) {
+pub fn tell(text: &str) {
     println!("{text}");
 }
 

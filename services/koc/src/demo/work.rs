@@ -71,9 +71,9 @@ pub async fn play(stage: &Stage, plan: &Plan, story: &tracing::Span) -> anyhow::
                 unfunded.limit_id
             ));
         }
-        let delivered = parts.zip(accepted).map(|((part, delivery, span), assignment)| {
-            deliver(stage, part, brief, delivery, assignment).instrument(span)
-        });
+        let delivered = parts
+            .zip(accepted)
+            .map(|((part, delivery, span), assignment)| deliver(stage, part, brief, delivery, assignment).instrument(span));
         done.extend(stream::iter(delivered).buffered(AT_ONCE).try_collect::<Vec<_>>().await?);
         stage.say(&format!("  {} ({}): {} accepted so far this quarter", task.key, brief.title, done.len()));
     }
@@ -183,7 +183,13 @@ async fn accept(stage: &Stage, part: &Cast, task: &str, task_id: &str) -> anyhow
 }
 
 /// Delivers, has it reviewed and completed; settled when this returns.
-async fn deliver(stage: &Stage, part: &Cast, brief: &Brief, delivery: &Delivery, assignment: pb::Assignment) -> anyhow::Result<Done> {
+async fn deliver(
+    stage: &Stage,
+    part: &Cast,
+    brief: &Brief,
+    delivery: &Delivery,
+    assignment: pb::Assignment,
+) -> anyhow::Result<Done> {
     let key = format!("{} {}", part.external_id, delivery.task);
     let assignment_id = assignment.assignment_id;
     anyhow::ensure!(assignment.unfunded.is_none(), "{key} was refused for money: {:?}", assignment.unfunded);
@@ -221,7 +227,8 @@ async fn deliver(stage: &Stage, part: &Cast, brief: &Brief, delivery: &Delivery,
         assignment_id: assignment_id.clone(),
     };
     must!(EDITOR, stage.assignments(), complete_assignment, request)?;
-    let settled = until_assignment(stage, &assignment_id, "its settlement", |a| a.settlement_state() == pb::SettlementState::Settled);
+    let settled =
+        until_assignment(stage, &assignment_id, "its settlement", |a| a.settlement_state() == pb::SettlementState::Settled);
     let settled = settled.await?;
     if delivery.delivered.len() < brief.deliverables.len() {
         stage.say(&format!(

@@ -40,7 +40,8 @@ impl Database {
         }
         let binaries = Binaries::find_or_install(state, source)?;
         let mut options = ClusterOptions::new(folder, binaries);
-        options.settings = [("max_connections", "200"), ("shared_buffers", "128MB")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        options.settings =
+            [("max_connections", "200"), ("shared_buffers", "128MB")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let cluster = Cluster::start(options)?;
         Ok(Self { superuser_url: cluster.superuser_url("postgres"), _cluster: Some(cluster) })
     }
@@ -48,7 +49,8 @@ impl Database {
     /// Makes the database, roles and schemas where they are missing and brings them up to date. Says whether there is no
     /// programme yet.
     pub async fn set_up(&self, fresh: bool) -> anyhow::Result<(Access, bool)> {
-        let options = PgConnectOptions::from_str(&self.superuser_url).context("KOC_DATABASE_URL is not an address of Postgres")?;
+        let options =
+            PgConnectOptions::from_str(&self.superuser_url).context("KOC_DATABASE_URL is not an address of Postgres")?;
         let mut conn = options.connect().await.context("the database cannot be reached")?;
         let named = self._cluster.is_none();
         // In a server that was named, its own database is used.

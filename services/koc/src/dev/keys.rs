@@ -33,7 +33,18 @@ impl Files {
 pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
     ("registry", &[]),
     ("budget", &[ACT_AS, "registry.programme.read", "registry.feed.read"]),
-    ("task", &[ACT_AS, "registry.programme.read", "registry.member.read", "registry.feed.read", "budget.reservation.write", "budget.reservation.read", "budget.plan.read"]),
+    (
+        "task",
+        &[
+            ACT_AS,
+            "registry.programme.read",
+            "registry.member.read",
+            "registry.feed.read",
+            "budget.reservation.write",
+            "budget.reservation.read",
+            "budget.plan.read",
+        ],
+    ),
     (
         "measurement",
         &[

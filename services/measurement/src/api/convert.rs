@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        decision::{Action, Factor},
+        decision::Factor,
         judgement::Judgement,
         output::Output,
         posterior::Posterior,
@@ -171,7 +171,7 @@ pub fn decision_with(stored: &StoredDecision, outcome: &Judgement, input_hash: &
         rule_id: format!("{:?}", judged.rule),
         explanation: outcome.explanation.clone(),
         factors: judged.factors.iter().map(factor).collect(),
-        counterfactuals: judged.counterfactuals.iter().map(|c| format!("{}: {}", action_name(c.outcome), c.text)).collect(),
+        counterfactuals: judged.counterfactuals.iter().map(|c| format!("{}: {}", c.outcome.name(), c.text)).collect(),
         posterior: outcome.posterior.as_ref().map(posterior),
         value: money(outcome.value_minor, currency),
         cost: money(outcome.cost_minor, currency),
@@ -195,10 +195,6 @@ pub fn decision_with(stored: &StoredDecision, outcome: &Judgement, input_hash: &
         approved_by: stored.progress.approved_by().to_owned(),
         create_time: Some(clock::to_proto(stored.created_at)),
     })
-}
-
-fn action_name(action: Action) -> &'static str {
-    run_decisions::action(action).as_str_name().trim_start_matches("DECISION_ACTION_")
 }
 
 fn factor(factor: &Factor) -> pb::DecisionFactor {

@@ -31,6 +31,20 @@ pub enum Action {
     Reduce,
 }
 
+impl Action {
+    pub const ALL: [Self; 4] = [Self::Increase, Self::Maintain, Self::Review, Self::Reduce];
+
+    /// As it is spelt where it is kept and told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Increase => "INCREASE",
+            Self::Maintain => "MAINTAIN",
+            Self::Review => "REVIEW",
+            Self::Reduce => "REDUCE",
+        }
+    }
+}
+
 /// Which rule decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Rule {

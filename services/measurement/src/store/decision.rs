@@ -7,7 +7,6 @@ use crate::domain::{
     posterior::OutputResult,
     progress::Progress,
 };
-use crate::store::programme::action_name;
 use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
 use sqlx::PgConnection;
@@ -157,7 +156,7 @@ pub async fn insert(conn: &mut PgConnection, decision: &StoredDecision) -> Resul
         decision.programme.0,
         decision.member.0,
         decision.inputs.period.start,
-        action_name(decision.outcome.decision.action),
+        decision.outcome.decision.action.name(),
         decision.policy_version,
         decision.inputs.value_model_version,
         decision.input_hash,

@@ -146,7 +146,7 @@ async fn insert_policy(
     policy: &ProgrammePolicy,
     record: Record<'_>,
 ) -> Result<(), sqlx::Error> {
-    let automatic: Vec<String> = policy.automatic.iter().map(|action| action_name(*action).to_owned()).collect();
+    let automatic: Vec<String> = policy.automatic.iter().map(|action| action.name().to_owned()).collect();
     sqlx::query!(
         "INSERT INTO decision_policy
              (programme_id, version, parameters, automatic_actions, max_draw_per_output_minor, actor, reason, create_time)
@@ -182,19 +182,9 @@ pub async fn active_policy(conn: &mut PgConnection, id: ProgrammeId) -> Result<O
     Ok(Some(ProgrammePolicy { thresholds, automatic, max_draw_per_output_minor: row.max_draw_per_output_minor }))
 }
 
-/// An action as the tables spell it.
-pub fn action_name(action: Action) -> &'static str {
-    match action {
-        Action::Increase => "INCREASE",
-        Action::Maintain => "MAINTAIN",
-        Action::Review => "REVIEW",
-        Action::Reduce => "REDUCE",
-    }
-}
-
 fn action(name: &str) -> Result<Action, sqlx::Error> {
-    [Action::Increase, Action::Maintain, Action::Review, Action::Reduce]
+    Action::ALL
         .into_iter()
-        .find(|action| action_name(*action) == name)
+        .find(|action| action.name() == name)
         .ok_or_else(|| sqlx::Error::Decode(format!("{name} is no action").into()))
 }

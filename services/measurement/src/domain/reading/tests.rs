@@ -47,8 +47,11 @@ fn sample() -> Vec<Row<'static>> {
     rows.collect()
 }
 
+/// Member, task and deliverable.
+type Key = (&'static str, &'static str, &'static str);
+
 /// Shows the detector the sample as it arrives, `batch` readings at a time.
-fn alarms_of_the_sample(batch: usize) -> Vec<((&'static str, &'static str, &'static str), Trigger, DateTime<Utc>)> {
+fn alarms_of_the_sample(batch: usize) -> Vec<(Key, Trigger, DateTime<Utc>)> {
     let rows = sample();
     let mut ids: HashMap<(&str, &str, &str), OutputId> = HashMap::new();
     let mut states: BTreeMap<OutputId, SpikeState> = BTreeMap::new();

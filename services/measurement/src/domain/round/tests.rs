@@ -107,7 +107,8 @@ fn outputs(sample: &Sample) -> Vec<(Key, Output)> {
 
 /// The outputs published before `end`, with what was read until then.
 fn measured(outputs: &[(Key, Output)], end: DateTime<Utc>) -> Vec<Measured> {
-    let mut latest: HashMap<(Key, String, bool), (DateTime<Utc>, u64, u64)> = HashMap::new();
+    type Series = (Key, String, bool);
+    let mut latest: HashMap<Series, (DateTime<Utc>, u64, u64)> = HashMap::new();
     for line in READINGS.lines().skip(1) {
         let columns: Vec<&str> = line.split(',').collect();
         let [person, task, deliverable, _, metric, counter, margin, time, paid] = columns[..] else { panic!("{line}") };
@@ -174,7 +175,7 @@ fn the_shipped_sample_is_decided_as_its_cast_expects() {
         for (quarter, expected) in &person.expected {
             let verdicts = if quarter == "2026Q1" { &verdicts[0] } else { &verdicts[1] };
             let judged = verdicts.judged.iter().find(|one| one.member == member(&person.external_id)).expect("a decision");
-            let found = crate::store::programme::action_name(judged.judgement.decision.action);
+            let found = judged.judgement.decision.action.name();
             assert_eq!(found, expected, "{} in {quarter}: {}", person.external_id, judged.judgement.explanation);
         }
     }
