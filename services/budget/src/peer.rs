@@ -35,7 +35,7 @@ impl Currencies {
         if cached.is_some() {
             return Ok(cached);
         }
-        let mut conn = self.db.pool().acquire().await?;
+        let mut conn = self.db.read().await?;
         let Some(code) = store::programme::currency(&mut conn, programme).await? else { return Ok(None) };
         let currency = Currency::from_code(&code).ok_or(Error::CurrencyUnknown(code))?;
         self.keep(programme, currency);
@@ -56,8 +56,9 @@ impl Currencies {
         })?;
         let code = answer.into_inner().programme.ok_or(Error::ProgrammeNotFound(programme))?.currency_code;
         let currency = Currency::from_code(&code).ok_or(Error::CurrencyUnknown(code))?;
-        let mut conn = self.db.pool().acquire().await?;
-        store::programme::remember(&mut conn, programme, currency.code()).await?;
+        let mut tx = self.db.begin().await?;
+        store::programme::remember(&mut tx, programme, currency.code()).await?;
+        tx.commit().await?;
         self.keep(programme, currency);
         Ok(currency)
     }

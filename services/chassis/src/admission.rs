@@ -20,6 +20,8 @@ use tonic::body::Body;
 
 /// Calls at work at once; those beyond it are asked to come back.
 const MAX_CALLS: usize = 2_048;
+/// Buckets of the durations of calls: those that OpenTelemetry's conventions for RPC name.
+const DURATION_BOUNDARIES_SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// What anyone may ask: health and reflection say what the server is. All else needs a scope, or is not there.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
@@ -59,6 +61,7 @@ impl Admission {
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")
             .with_description("Time from a call's arrival to its answer's head")
+            .with_boundaries(DURATION_BOUNDARIES_SECONDS.to_vec())
             .build();
         Ok(Self(Arc::new(Shared { methods, keys, slots: Arc::new(Semaphore::new(MAX_CALLS)), domain, duration })))
     }

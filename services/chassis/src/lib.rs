@@ -2,8 +2,8 @@
 //!
 //! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`auth`], [`token`],
 //! [`admission`], [`gate`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`], [`job`], [`peer`]), and
-//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`server`]); and apart from all,
-//! a private Postgres for development and tests ([`cluster`]).
+//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`vitals`], [`server`]); and apart from all, a
+//! private Postgres for development and tests ([`cluster`]).
 
 pub mod clock;
 pub mod ids;
@@ -29,5 +29,6 @@ pub mod config;
 pub mod postgres;
 pub mod server;
 pub mod telemetry;
+pub mod vitals;
 
 pub mod cluster;

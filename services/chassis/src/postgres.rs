@@ -111,12 +111,26 @@ impl Db {
 
     /// Begins a transaction whose statements end, in the database too, when the present call's deadline does.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        let mut tx = self.pool.begin().await?;
-        if crate::context::current().is_some() {
-            let left = crate::context::time_left().as_millis().clamp(1, 60_000);
-            sqlx::query("SELECT set_config('statement_timeout', $1, true)").bind(left.to_string()).execute(&mut *tx).await?;
+        self.begin_with("BEGIN").await
+    }
+
+    /// As [`Self::begin`], to read only. Drop it when done.
+    pub async fn read(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.begin_with("BEGIN READ ONLY").await
+    }
+
+    /// As [`Self::read`]; all statements see the database as of one instant.
+    pub async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await
+    }
+
+    async fn begin_with(&self, begin: &'static str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        if crate::context::current().is_none() {
+            return self.pool.begin_with(begin).await;
         }
-        Ok(tx)
+        // One message, so that the limit costs no round trip. A dropped future sends no cancel to Postgres: the limit ends it.
+        let left = crate::context::time_left().as_millis().clamp(1, 60_000);
+        self.pool.begin_with(AssertSqlSafe(format!("{begin}; SET LOCAL statement_timeout = {left}"))).await
     }
 
     /// Says that facts or jobs were committed.

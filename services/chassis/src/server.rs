@@ -12,11 +12,17 @@ use crate::{
     postgres::{Db, Schema},
     sequencer::{self, OnSequenced},
     telemetry::Metrics,
+    vitals::{self, Vitals},
 };
 use anyhow::Context;
 use axum::{extract::State, http::StatusCode, routing::get};
 use prometheus::TextEncoder;
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -156,6 +162,8 @@ impl Service {
             ops_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
         }
 
+        let watched = Vitals::new(self.db.clone(), self.jobs.keys().copied().collect());
+        self.every(vitals::PAUSE, move || watched.clone().look());
         let (db, hook, stop) = (self.db.clone(), self.hook.take(), self.stop.clone());
         self.tasks.spawn(sequencer::run(db, hook, stop));
         for consumer in self.consumers.drain(..) {
@@ -180,7 +188,8 @@ impl Service {
                 reporter.clear_service_status(name).await;
             }
         };
-        let routes = routes.add_service(health).add_service(reflection_v1()?).add_service(reflection_v1alpha()?);
+        let package = self.identity.package;
+        let routes = routes.add_service(health).add_service(reflection_v1(package)?).add_service(reflection_v1alpha(package)?);
         let server = Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -248,22 +257,31 @@ fn ops_routes(health: Routes, metrics: Metrics, stop: CancellationToken) -> axum
         .merge(health.into_axum_router())
 }
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+/// Tells of all contracts, since they import each other, and names as served those of `package` alone.
+fn reflection(package: &str) -> tonic_reflection::server::Builder<'static> {
+    let served: BTreeSet<&str> = koc_proto::METHODS.iter().map(|m| m.service).filter(|s| s.starts_with(package)).collect();
+    let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(koc_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("grpc.health.v1.Health");
+    served.into_iter().fold(builder, |builder, service| builder.with_service_name(service))
 }
 
-fn reflection_v1()
--> anyhow::Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>> {
-    reflection().build_v1().context("the descriptors cannot be served")
+fn reflection_v1(
+    package: &str,
+) -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection + use<>>,
+> {
+    reflection(package).build_v1().context("the descriptors cannot be served")
 }
 
 /// The older version, which Python's and other tools still ask for.
-fn reflection_v1alpha() -> anyhow::Result<
-    tonic_reflection::server::v1alpha::ServerReflectionServer<impl tonic_reflection::server::v1alpha::ServerReflection>,
+fn reflection_v1alpha(
+    package: &str,
+) -> anyhow::Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<impl tonic_reflection::server::v1alpha::ServerReflection + use<>>,
 > {
-    reflection().build_v1alpha().context("the descriptors cannot be served")
+    reflection(package).build_v1alpha().context("the descriptors cannot be served")
 }
 
 /// Cancelled by SIGTERM or Ctrl-C.

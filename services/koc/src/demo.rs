@@ -107,3 +107,12 @@ async fn play(stage: &Stage) -> anyhow::Result<bool> {
     });
     Ok(right)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_first_call_in_the_readme_names_the_demos_programme() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&super::programme_id().to_string()), "it is {}", super::programme_id());
+    }
+}

@@ -95,7 +95,7 @@ impl Dev {
         let stop = server::stop_signal()?;
         let (access, empty) = database.set_up(self.fresh).await?;
         let keys = keys::write(state)?;
-        let mut children = Children::new(state, self.otlp_endpoint.clone());
+        let mut children = Children::new(state, self.otlp_endpoint.clone())?;
         for (name, port) in SERVICES {
             children.serve(name, port, &access.url(name), &keys)?;
         }

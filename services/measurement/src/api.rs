@@ -18,7 +18,7 @@ koc_chassis::feed_service!(koc_proto::koc::measurement::v1, Error);
 /// # Errors
 /// `ProgrammeNotFound`; `Registry` when it does not answer.
 async fn ensure_programme(gate: &Gate<Error>, peers: &Peers, programme: ProgrammeId) -> Result<(), Error> {
-    let mut conn = gate.db().pool().acquire().await?;
+    let mut conn = gate.db().read().await?;
     if store::programme::find(&mut conn, programme).await?.is_some() {
         return Ok(());
     }

@@ -1,11 +1,7 @@
 //! LedgerService.
 
 use super::{Api, convert};
-use crate::{
-    error::Error,
-    ids::EnvelopeId,
-    store::{self, snapshot},
-};
+use crate::{error::Error, ids::EnvelopeId, store};
 use koc_chassis::{fault::Violation, page};
 use koc_proto::koc::budget::v1 as pb;
 use tonic::{Request, Response, Status};
@@ -26,7 +22,7 @@ impl pb::ledger_service_server::LedgerService for Api {
                 let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
                 let size = page::size(request.page_size);
                 let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 if !store::plan::has_envelope(&mut conn, call.programme, envelope).await? {
                     return Err(Error::EnvelopeNotFound(envelope));
                 }
@@ -45,7 +41,7 @@ impl pb::ledger_service_server::LedgerService for Api {
     ) -> Result<Response<pb::VerifyLedgerResponse>, Status> {
         self.gate
             .read(request, async |call, _: pb::VerifyLedgerRequest| {
-                let mut tx = snapshot(self.gate.db()).await?;
+                let mut tx = self.gate.db().snapshot().await?;
                 let report = store::ledger::verify(&mut tx, call.programme).await?;
                 Ok(pb::VerifyLedgerResponse {
                     valid: report.finding.is_none(),

@@ -62,7 +62,7 @@ impl pb::member_limit_service_server::MemberLimitService for Api {
                 let member = MemberId::parse_optional("member_id", &request.member_id)?;
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut limits = store::member_limit::list(&mut conn, call.programme, member, after, size + 1).await?;
                 let next_page_token = page::cut(&mut limits, size, |limit| page::token(LIST, &filters, &key(limit)));
                 let member_limits = limits.iter().map(|limit| convert::member_limit(limit, currency)).collect();

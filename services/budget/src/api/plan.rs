@@ -13,7 +13,7 @@ use crate::{
         post_operations::{done, post},
     },
     ids::{PlanId, ProgrammeId},
-    store::{self, operation::Operation, snapshot},
+    store::{self, operation::Operation},
 };
 use koc_chassis::{
     context,
@@ -54,7 +54,7 @@ impl pb::plan_service_server::PlanService for Api {
             .read(request, async |call, request: pb::GetPlanRequest| {
                 let id = PlanId::parse("plan_id", &request.plan_id)?;
                 let currency = self.currencies.known(call.programme).await?.ok_or(Error::PlanNotFound(id))?;
-                let mut tx = snapshot(self.gate.db()).await?;
+                let mut tx = self.gate.db().snapshot().await?;
                 let plan = store::plan::find(&mut tx, call.programme, id).await?.ok_or(Error::PlanNotFound(id))?;
                 let envelopes = store::plan::envelopes(&mut tx, &[id]).await?;
                 Ok(pb::GetPlanResponse { plan: Some(convert::plan(&plan, &envelopes, currency)) })
@@ -70,7 +70,7 @@ impl pb::plan_service_server::PlanService for Api {
                 let after = page::after_id(LIST, &filters, &request.page_token)?;
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
-                let mut tx = snapshot(self.gate.db()).await?;
+                let mut tx = self.gate.db().snapshot().await?;
                 let mut plans = store::plan::list(&mut tx, call.programme, after, size + 1).await?;
                 let next_page_token = page::cut(&mut plans, size, |p| page::token(LIST, &filters, &p.id.to_string()));
                 let ids: Vec<PlanId> = plans.iter().map(|p| p.id).collect();
@@ -144,7 +144,7 @@ impl pb::plan_service_server::PlanService for Api {
         self.gate
             .read(request, async |call, request: pb::GetPlanSummaryRequest| {
                 let (id, currency) = self.plan_currency(call.programme, &request.plan_id).await?;
-                let mut tx = snapshot(self.gate.db()).await?;
+                let mut tx = self.gate.db().snapshot().await?;
                 let plan = store::plan::find(&mut tx, call.programme, id).await?.ok_or(Error::PlanNotFound(id))?;
                 let envelopes = store::plan::envelopes(&mut tx, &[id]).await?;
                 let members = store::plan::member_counts(&mut tx, id).await?;

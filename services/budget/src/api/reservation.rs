@@ -71,7 +71,7 @@ impl pb::reservation_service_server::ReservationService for Api {
         self.gate
             .read(request, async |call, request: pb::GetReservationRequest| {
                 let (id, currency) = self.reservation_currency(&call, &request.reservation_id).await?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let found = store::reservation::find(&mut conn, call.programme, id).await?;
                 let reservation = found.ok_or(Error::ReservationNotFound(id))?;
                 Ok(pb::GetReservationResponse { reservation: Some(convert::reservation(&reservation, currency)) })
@@ -92,7 +92,7 @@ impl pb::reservation_service_server::ReservationService for Api {
                 let member = MemberId::parse_optional("member_id", &request.member_id)?;
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut found = store::reservation::list(&mut conn, call.programme, envelope, member, after, size + 1).await?;
                 let next_page_token = page::cut(&mut found, size, |r| page::token(LIST, &filters, &r.id.to_string()));
                 let reservations = found.iter().map(|r| convert::reservation(r, currency)).collect();

@@ -109,7 +109,7 @@ impl pb::reserve_draw_service_server::ReserveDrawService for Api {
         self.gate
             .read(request, async |call, request: pb::GetReserveDrawRequest| {
                 let (id, currency) = self.draw_currency(call.programme, &request.reserve_draw_id).await?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let draw = store::reserve_draw::find(&mut conn, call.programme, id).await?.ok_or(Error::DrawNotFound(id))?;
                 Ok(pb::GetReserveDrawResponse { reserve_draw: Some(convert::reserve_draw(&draw, currency)) })
             })
@@ -127,7 +127,7 @@ impl pb::reserve_draw_service_server::ReserveDrawService for Api {
                 let after = page::after_id(LIST, &filters, &request.page_token)?;
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut draws = store::reserve_draw::list(&mut conn, call.programme, after, size + 1).await?;
                 let next_page_token = page::cut(&mut draws, size, |d| page::token(LIST, &filters, &d.id.to_string()));
                 let reserve_draws = draws.iter().map(|draw| convert::reserve_draw(draw, currency)).collect();

@@ -35,7 +35,7 @@ pub async fn sweep(db: Db) {
 /// Expires at most [`BATCH`] holds; says how many were due. Of several replicas one sweeps at a time.
 pub async fn step(db: &Db) -> Result<usize, Error> {
     // The common case: nothing is due, and one look at a partial index shows it.
-    let mut conn = db.pool().acquire().await?;
+    let mut conn = db.read().await?;
     if store::reservation::due(&mut conn, 1).await?.is_empty() {
         return Ok(0);
     }

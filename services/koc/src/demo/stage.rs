@@ -159,31 +159,43 @@ pub fn tell(text: &str) {
     println!("{text}");
 }
 
-/// Tells which services a trace crossed, by the facts they published under it.
-pub async fn tell_trace(stage: &Stage, trace: &str) -> anyhow::Result<()> {
-    macro_rules! facts_of {
-        ($module:ident, $client:expr) => {{
-            let mut facts = BTreeMap::<String, u32>::new();
+/// Facts of each service by trace and name.
+type Published = BTreeMap<String, [BTreeMap<String, u32>; 4]>;
+
+/// Tells which services a trace crossed, by the facts they published under it. When a run finds everything done already, it published
+/// nothing itself: then that of an earlier run is told, the one that crossed the most services.
+pub async fn tell_trace(stage: &Stage, own: &str) -> anyhow::Result<()> {
+    let mut published = Published::new();
+    macro_rules! read {
+        ($index:literal, $module:ident, $client:expr) => {{
             let mut after_position = 0;
             loop {
                 let request = $module::ListChangesRequest { programme_id: stage.programme_id(), after_position, page_size: 1000 };
                 let page = must!(ANALYST, $client, list_changes, request)?;
-                count(&page.changes, trace, &mut facts);
+                count(&page.changes, $index, &mut published);
                 if page.through_position >= page.head_position {
-                    break facts;
+                    break;
                 }
                 after_position = page.through_position;
             }
         }};
     }
-    let crossed = [
-        ("registry", facts_of!(registry, stage.registry_feed())),
-        ("budget", facts_of!(budget, stage.budget_feed())),
-        ("task", facts_of!(task, stage.task_feed())),
-        ("measurement", facts_of!(measurement, stage.measurement_feed())),
-    ];
-    stage.say(&format!("  Trace {trace} crossed, by the facts published under it:"));
-    for (service, facts) in crossed {
+    read!(0, registry, stage.registry_feed());
+    read!(1, budget, stage.budget_feed());
+    read!(2, task, stage.task_feed());
+    read!(3, measurement, stage.measurement_feed());
+
+    let crossed =
+        |trace: &&String| published.get(*trace).map_or(0, |by_service| by_service.iter().filter(|f| !f.is_empty()).count());
+    let own = own.to_owned();
+    let (trace, whose) = match published.keys().max_by_key(crossed) {
+        Some(earlier) if crossed(&&own) == 0 => (earlier, " of an earlier run"),
+        _ => (&own, ""),
+    };
+    stage.say(&format!("  Trace {trace}{whose} crossed, by the facts published under it:"));
+    let none = Default::default();
+    let by_service = published.get(trace).unwrap_or(&none);
+    for (service, facts) in ["registry", "budget", "task", "measurement"].into_iter().zip(by_service) {
         let facts: Vec<String> = facts.iter().map(|(name, n)| format!("{n} {name}")).collect();
         let facts = if facts.is_empty() { "nothing".to_owned() } else { facts.join(", ") };
         stage.say(&format!("    {service:<12} {facts}"));
@@ -191,9 +203,13 @@ pub async fn tell_trace(stage: &Stage, trace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn count(changes: &[Change], trace: &str, facts: &mut BTreeMap<String, u32>) {
-    for change in changes.iter().filter(|c| c.traceparent.split('-').nth(1) == Some(trace)) {
+fn count(changes: &[Change], service: usize, published: &mut Published) {
+    for change in changes {
+        let Some(trace) = change.traceparent.split('-').nth(1) else { continue };
         let name = change.fact.as_ref().map_or("", |f| f.type_url.rsplit('.').next().unwrap_or_default());
-        *facts.entry(name.to_owned()).or_default() += 1;
+        let by_service = published.entry(trace.to_owned()).or_default();
+        if let Some(facts) = by_service.get_mut(service) {
+            *facts.entry(name.to_owned()).or_default() += 1;
+        }
     }
 }

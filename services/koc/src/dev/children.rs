@@ -38,14 +38,17 @@ struct Supervised {
 
 /// The four services.
 pub struct Children {
+    /// Found once: when it is built anew meanwhile, the running one has no path any more.
+    program: PathBuf,
     state: PathBuf,
     otlp_endpoint: Option<String>,
     services: Vec<Supervised>,
 }
 
 impl Children {
-    pub fn new(state: &Path, otlp_endpoint: Option<String>) -> Self {
-        Self { state: state.to_owned(), otlp_endpoint, services: Vec::new() }
+    pub fn new(state: &Path, otlp_endpoint: Option<String>) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program cannot find its own file")?;
+        Ok(Self { program, state: state.to_owned(), otlp_endpoint, services: Vec::new() })
     }
 
     /// Starts a service on 127.0.0.1.
@@ -63,7 +66,7 @@ impl Children {
         }
         let log = self.state.join(format!("{name}.log"));
         std::fs::write(&log, "").with_context(|| format!("cannot write {}", log.display()))?;
-        let child = start(name, &environment, &log)?;
+        let child = start(&self.program, name, &environment, &log)?;
         let started = Instant::now();
         self.services.push(Supervised { name, port, environment, log, child, started, deaths: 0, again: None });
         Ok(())
@@ -89,7 +92,7 @@ impl Children {
     pub async fn supervise(&mut self) {
         loop {
             for service in &mut self.services {
-                if !service.watch() {
+                if !service.watch(&self.program) {
                     return;
                 }
             }
@@ -99,7 +102,7 @@ impl Children {
 
     /// Starts the demo, a client like any other.
     pub fn demo(&self, keys: &Files) -> anyhow::Result<Child> {
-        let mut command = Command::new(own_program()?);
+        let mut command = Command::new(&self.program);
         command.arg("demo").envs(peers()).env("KOC_TOKEN_FILE", &keys.token).env_remove("KOC_TOKEN").kill_on_drop(true);
         command.env("KOC_MEASUREMENT_URL", format!("http://127.0.0.1:{}", SERVICES[3].1));
         if let Some(endpoint) = &self.otlp_endpoint {
@@ -163,7 +166,7 @@ impl Children {
 
 impl Supervised {
     /// False when it dies again and again.
-    fn watch(&mut self) -> bool {
+    fn watch(&mut self, program: &Path) -> bool {
         match self.again {
             None => {
                 if let Ok(None) = self.child.try_wait() {
@@ -179,7 +182,7 @@ impl Supervised {
             Some(_) => {
                 self.again = None;
                 self.started = Instant::now();
-                match start(self.name, &self.environment, &self.log) {
+                match start(program, self.name, &self.environment, &self.log) {
                     Ok(child) => {
                         self.child = child;
                         true
@@ -197,13 +200,9 @@ fn peers() -> impl Iterator<Item = (&'static str, String)> {
     names.into_iter().zip(SERVICES).map(|(name, (_, port))| (name, format!("http://127.0.0.1:{port}")))
 }
 
-fn own_program() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("this program cannot find its own file")
-}
-
-fn start(name: &str, environment: &[(&'static str, String)], log: &Path) -> anyhow::Result<Child> {
+fn start(program: &Path, name: &str, environment: &[(&'static str, String)], log: &Path) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new().append(true).create(true).open(log)?;
-    let mut command = Command::new(own_program()?);
+    let mut command = Command::new(program);
     command.args(["serve", name]).envs(environment.iter().cloned());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
     signal::end_with_parent(&mut command);

@@ -217,6 +217,19 @@ impl Mapping {
         &self.source_system
     }
 
+    /// The column that a field of the registry's rows came from; None where several may be its source.
+    pub(crate) fn column_of(&self, field: &str) -> Option<&str> {
+        match field {
+            "external_id" => Some(&self.external_id.column),
+            "source_time" => Some(&self.source_time.column),
+            "profile.email" => self.email.as_ref()?.column.as_deref(),
+            "profile.phone" => Some(&self.phone.as_ref()?.column),
+            "profile.region_code" => self.region.as_ref()?.column.as_deref(),
+            "profile.city" => self.city.as_ref()?.column.as_deref(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn delimiter(&self) -> u8 {
         self.file.delimiter.and_then(|c| u8::try_from(c).ok()).unwrap_or(b',')
     }

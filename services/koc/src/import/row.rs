@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
                 (None, Some((column, _))) => self.warnings.push(Warning {
                     line: self.line,
                     column: column.clone(),
-                    reason: "a number of followers without a handle was left out",
+                    reason: "a number of followers without a handle",
                 }),
                 (None, None) => {}
             }

@@ -11,6 +11,7 @@ use koc_proto::{
     koc::registry::v1::{self as pb, sync_service_client::SyncServiceClient},
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read, Seek},
     path::PathBuf,
@@ -61,20 +62,33 @@ pub struct Members {
     token: TokenArgs,
 }
 
+/// How often something was found, by column and reason.
+pub type Tally = BTreeMap<String, u64>;
+
 /// How many rows became what.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub created: u64,
     pub updated: u64,
     pub unchanged: u64,
     pub stale: u64,
     pub rejected: u64,
-    pub warnings: u64,
+    /// Why rows were rejected; a row may have several reasons.
+    pub reasons: Tally,
+    /// Values that were left out of rows that are otherwise fine.
+    pub left_out: Tally,
 }
 
 impl Counts {
     pub fn rows(&self) -> u64 {
         self.created + self.updated + self.unchanged + self.stale + self.rejected
+    }
+
+    fn reject(&mut self, why: &[Reject]) {
+        self.rejected += 1;
+        for reject in why {
+            *self.reasons.entry(format!("{} {}", reject.column, reject.reason).trim_start().to_owned()).or_default() += 1;
+        }
     }
 }
 
@@ -102,7 +116,7 @@ impl Members {
         let mut rejects = RejectFile::new(rejects, members.header(), mapping.delimiter());
         let channel = client::channel(&self.registry_url, &self.token.token()?)?;
         let started = Instant::now();
-        let mut uploader = Uploader::new(channel, self.programme.clone(), mapping.source_system().to_owned(), self.dry_run);
+        let mut uploader = Uploader::new(channel, self.programme.clone(), &mapping, self.dry_run);
         let counts = uploader.upload(&mut members, |line, cells, why| Ok(rejects.write(line, cells, why)?)).await?;
 
         let seconds = started.elapsed().as_secs_f64();
@@ -116,23 +130,32 @@ impl Members {
             counts.rejected,
             if self.dry_run { " (dry run: nothing was changed)" } else { "" },
         );
-        if counts.warnings > 0 {
-            println!("{} values were left out of rows that are otherwise fine", counts.warnings);
-        }
+        tell("values were left out of rows that are otherwise fine", &counts.left_out);
+        tell("reasons to reject", &counts.reasons);
         if let Some((path, rows)) = rejects.finish()? {
-            println!("{rows} rejected rows: {}", path.display());
+            println!("{rows} rejected rows are in {}", path.display());
             return Ok(ExitCode::from(SOME_REJECTED));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
+#[allow(clippy::print_stdout)]
+fn tell(what: &str, tally: &Tally) {
+    if !tally.is_empty() {
+        println!("{} {what}:", tally.values().sum::<u64>());
+    }
+    for (found, n) in tally {
+        println!("  {n} × {found}");
+    }
+}
+
 /// Sends rows in batches over a stream, and over a new one when it breaks: rows are their own key, so a batch sent twice counts
 /// once.
-pub struct Uploader {
+pub struct Uploader<'m> {
     client: SyncServiceClient<PeerChannel>,
     programme: String,
-    source_system: String,
+    mapping: &'m Mapping,
     dry_run: bool,
     stream: Option<Open>,
 }
@@ -150,9 +173,9 @@ struct Pending {
     row: pb::MemberRow,
 }
 
-impl Uploader {
-    pub fn new(channel: PeerChannel, programme: String, source_system: String, dry_run: bool) -> Self {
-        Self { client: SyncServiceClient::new(channel), programme, source_system, dry_run, stream: None }
+impl<'m> Uploader<'m> {
+    pub fn new(channel: PeerChannel, programme: String, mapping: &'m Mapping, dry_run: bool) -> Self {
+        Self { client: SyncServiceClient::new(channel), programme, mapping, dry_run, stream: None }
     }
 
     /// Sends all rows of a file. `rejected` gets each rejected row with its line, its cells and all reasons.
@@ -167,11 +190,13 @@ impl Uploader {
             let Row { line, cells, outcome } = row?;
             match outcome {
                 Ok(mapped) => {
-                    counts.warnings += mapped.warnings.len() as u64;
+                    for warning in &mapped.warnings {
+                        *counts.left_out.entry(format!("{}: {}", warning.column, warning.reason)).or_default() += 1;
+                    }
                     batch.push(Pending { line, cells, row: to_row(mapped) });
                 }
                 Err(why) => {
-                    counts.rejected += 1;
+                    counts.reject(&why);
                     rejected(line, &cells, &why)?;
                 }
             }
@@ -202,8 +227,9 @@ impl Uploader {
                 pb::SyncOutcome::Unchanged => counts.unchanged += 1,
                 pb::SyncOutcome::Stale => counts.stale += 1,
                 pb::SyncOutcome::Rejected => {
-                    counts.rejected += 1;
-                    rejected(pending.line, &pending.cells, &reasons(pending.line, result.status.as_ref()))?;
+                    let why = reasons(pending.line, result.status.as_ref(), self.mapping);
+                    counts.reject(&why);
+                    rejected(pending.line, &pending.cells, &why)?;
                 }
                 pb::SyncOutcome::Unspecified => anyhow::bail!("the registry gave line {} no outcome", pending.line),
             }
@@ -238,7 +264,7 @@ impl Uploader {
         open.sent += 1;
         let request = pb::SyncMembersRequest {
             programme_id: self.programme.clone(),
-            source_system: self.source_system.clone(),
+            source_system: self.mapping.source_system().to_owned(),
             batch_number: open.sent,
             rows,
             validate_only: self.dry_run,
@@ -307,7 +333,7 @@ fn purpose(purpose: Purpose) -> pb::ConsentPurpose {
 }
 
 /// What the registry said against a row, in the shape of the file's own rejects.
-fn reasons(line: u64, status: Option<&Wire>) -> Vec<Reject> {
+fn reasons(line: u64, status: Option<&Wire>, mapping: &Mapping) -> Vec<Reject> {
     let Some(status) = status else { return Vec::new() };
     let whole = tonic_types::Status { code: status.code, message: status.message.clone(), details: status.details.clone() };
     let details = whole.get_error_details();
@@ -321,5 +347,5 @@ fn reasons(line: u64, status: Option<&Wire>) -> Vec<Reject> {
     if violations.is_empty() {
         return vec![reject("", &status.message)];
     }
-    violations.iter().map(|v| reject(&v.field, &v.description)).collect()
+    violations.iter().map(|v| reject(mapping.column_of(&v.field).unwrap_or(&v.field), &v.description)).collect()
 }

@@ -114,7 +114,7 @@ fn parse_period(req: &pb::RunDecisionsRequest) -> Result<Period, Error> {
 impl DecisionApi {
     async fn find(&self, call: &Call, id: &str) -> Result<StoredDecision, Error> {
         let id = DecisionId::parse("decision_id", id)?;
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         store::decision::find(&mut conn, call.programme, id).await?.ok_or(Error::DecisionNotFound(id))
     }
 }
@@ -220,7 +220,7 @@ impl pb::decision_service_server::DecisionService for DecisionApi {
                 violations.finish()?;
                 let size = page::size(req.page_size);
                 let filter = DecisionFilter { member, period_start: None };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut found = store::decision::list(&mut conn, call.programme, filter, after, size + 1).await?;
                 let next_page_token =
                     page::cut(&mut found, size, |last| page::token("ListDecisions", &filters, &last.id.to_string()));
@@ -237,7 +237,7 @@ impl pb::decision_service_server::DecisionService for DecisionApi {
         self.gate
             .read(request, |call, req: pb::ReplayDecisionRequest| async move {
                 let stored = self.find(&call, &req.decision_id).await?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let pool = store::decision::pool(&mut conn, call.programme, &stored.inputs.pool_id).await?;
                 drop(conn);
                 let inputs = stored.inputs.clone();

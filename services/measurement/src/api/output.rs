@@ -40,7 +40,7 @@ impl pb::output_service_server::OutputService for OutputApi {
         self.gate
             .read(request, |call, req: pb::GetOutputRequest| async move {
                 let id = OutputId::parse("output_id", &req.output_id)?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let found = store::output::find(&mut conn, call.programme, id).await?.ok_or(Error::OutputNotFound(id))?;
                 let output = dress(&mut conn, &[found]).await?.pop();
                 Ok(pb::GetOutputResponse { output })
@@ -64,7 +64,7 @@ impl pb::output_service_server::OutputService for OutputApi {
                 violations.finish()?;
                 let size = page::size(req.page_size);
                 let filter = OutputFilter { member, assignment };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut found = store::output::list(&mut conn, call.programme, filter, after, size + 1).await?;
                 let next_page_token =
                     page::cut(&mut found, size, |last| page::token("ListOutputs", &filters, &last.id.to_string()));

@@ -21,7 +21,7 @@ impl pb::signal_service_server::SignalService for SignalApi {
         self.gate
             .read(request, |call, req: pb::GetSignalRequest| async move {
                 let id = SignalId::parse("signal_id", &req.signal_id)?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let found = store::signal::find(&mut conn, call.programme, id).await?.ok_or(Error::SignalNotFound(id))?;
                 Ok(pb::GetSignalResponse { signal: Some(convert::signal(&found)?) })
             })
@@ -38,7 +38,7 @@ impl pb::signal_service_server::SignalService for SignalApi {
                 let after = violations.take(page::after_id("ListSignals", &filters, &req.page_token)).flatten();
                 violations.finish()?;
                 let size = page::size(req.page_size);
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let mut found = store::signal::list(&mut conn, call.programme, output, after, size + 1).await?;
                 let next_page_token =
                     page::cut(&mut found, size, |last| page::token("ListSignals", &filters, &last.id.to_string()));

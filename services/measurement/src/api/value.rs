@@ -146,7 +146,7 @@ impl pb::value_service_server::ValueService for ValueApi {
             .read(request, |call, req: pb::GetOutputValueRequest| async move {
                 let id = OutputId::parse("output_id", &req.output_id)?;
                 let given = req.as_of.as_ref().map(|time| clock::from_proto("as_of", time)).transpose()?;
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let output = store::output::find(&mut conn, call.programme, id).await?.ok_or(Error::OutputNotFound(id))?;
                 let model = active_model(&mut conn, call.programme).await?;
                 let as_of = match given {
@@ -182,7 +182,7 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let (Some(member), Some(start), Some(end)) = (member, start, end) else {
                     return Err(Error::Invalid(Vec::new()));
                 };
-                let mut conn = self.gate.db().pool().acquire().await?;
+                let mut conn = self.gate.db().read().await?;
                 let model = active_model(&mut conn, call.programme).await?;
                 let policy = store::programme::active_policy(&mut conn, call.programme).await?;
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;

@@ -43,7 +43,7 @@ pub struct ApplyDecision {
 #[async_trait]
 impl JobHandler for ApplyDecision {
     async fn run(&self, job: &Job) -> Result<(), JobError> {
-        let mut conn = self.db.pool().acquire().await?;
+        let mut conn = self.db.read().await?;
         let found = store::decision::find(&mut conn, job.programme(), DecisionId(job.subject_id)).await?;
         drop(conn);
         let Some(decision) = found else { return Err(JobError::Broken("the decision is gone".to_owned())) };

@@ -126,7 +126,7 @@ impl OpenDraw {
     }
 
     async fn find(&self, job: &Job) -> Result<Found, JobError> {
-        let mut conn = self.db.pool().acquire().await?;
+        let mut conn = self.db.read().await?;
         let programme = job.programme();
         let signal = store::signal::find(&mut conn, programme, SignalId(job.subject_id)).await?;
         let Some(signal) = signal.filter(|signal| signal.draw == Draw::Pending) else { return Ok(Found::Over) };
@@ -156,7 +156,7 @@ impl OpenDraw {
 
     async fn request(&self, job: &Job) -> Result<(), JobError> {
         let sized: Sized = state_of(job)?;
-        let mut conn = self.db.pool().acquire().await?;
+        let mut conn = self.db.read().await?;
         let signal = store::signal::find(&mut conn, job.programme(), SignalId(job.subject_id)).await?;
         drop(conn);
         let Some(signal) = signal else { return Err(JobError::Broken("the signal is gone".to_owned())) };

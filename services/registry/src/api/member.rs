@@ -37,7 +37,7 @@ impl MemberApi {
     }
 
     async fn get(&self, programme: ProgrammeId, id: MemberId) -> Result<pb::Member, Error> {
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         let member = store::member::get(&mut conn, programme, id).await?;
         member.map(convert::member).ok_or(Error::MemberNotFound { member: Some(id) })
     }
@@ -48,7 +48,7 @@ impl MemberApi {
             ids.push(MemberId::parse(&format!("member_ids[{i}]"), id)?);
         }
         let raw: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         let found = store::member::get_all(&mut conn, call.programme, &raw).await?;
         let mut response = pb::BatchGetMembersResponse::default();
         for id in ids {
@@ -63,7 +63,7 @@ impl MemberApi {
     async fn lookup(&self, call: Call, request: pb::LookupMemberRequest) -> Result<pb::LookupMemberResponse, Error> {
         let identity = convert::identity(request.external_identity.unwrap_or_default());
         storable("external_identity.external_id", &identity.external_id)?;
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         let id = store::identity::find(&mut conn, call.programme, &identity).await?;
         let id = id.ok_or(Error::MemberNotFound { member: None })?;
         let member = store::member::get(&mut conn, call.programme, id).await?;

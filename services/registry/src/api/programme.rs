@@ -23,7 +23,7 @@ impl ProgrammeApi {
     }
 
     async fn get(&self, call: Call) -> Result<pb::GetProgrammeResponse, Error> {
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         let programme = store::programme::get(&mut conn, call.programme).await?;
         let programme = programme.ok_or(Error::ProgrammeNotFound { programme: call.programme })?;
         Ok(pb::GetProgrammeResponse { programme: Some(convert::programme(programme)) })

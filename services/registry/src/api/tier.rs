@@ -53,7 +53,7 @@ impl TierApi {
 
     async fn list_moves(&self, call: Call, request: pb::ListTierMovesRequest) -> Result<pb::ListTierMovesResponse, Error> {
         let member = MemberId::parse("member_id", &request.member_id)?;
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         if !store::member::exists(&mut conn, call.programme, member).await? {
             return Err(Error::MemberNotFound { member: Some(member) });
         }

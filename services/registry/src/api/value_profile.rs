@@ -26,7 +26,7 @@ impl ValueProfileApi {
 
     async fn get(&self, call: Call, request: pb::GetValueProfileRequest) -> Result<pb::GetValueProfileResponse, Error> {
         let member = MemberId::parse("member_id", &request.member_id)?;
-        let mut conn = self.gate.db().pool().acquire().await?;
+        let mut conn = self.gate.db().read().await?;
         match store::value::get(&mut conn, call.programme, member).await? {
             Some(profile) => Ok(pb::GetValueProfileResponse {
                 scores: profile.scores.into_iter().map(convert::score_to_wire).collect(),
