@@ -13,18 +13,33 @@ struct Identity {
     peer: PathBuf,
 }
 
-/// One key per process; its files live in the temp folder for as long as the machine keeps them.
+/// What the folders of keys are called, before the number of their process.
+const FOLDER: &str = "koc-test-keys-";
+
+/// One key per process, in files in the temp folder; those of processes that have ended are removed.
 fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
         let key = TokenKey::generate();
-        let folder = std::env::temp_dir().join(format!("koc-test-keys-{}", std::process::id()));
+        remove_abandoned();
+        let folder = std::env::temp_dir().join(format!("{FOLDER}{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the temp folder is writable");
         let (jwks, peer) = (folder.join("jwks.json"), folder.join("peer-token"));
         std::fs::write(&jwks, key.jwks()).expect("the temp folder is writable");
         std::fs::write(&peer, sign(&key, "test-service", &all_scopes(), &["*".to_owned()])).expect("the temp folder is writable");
         Identity { key, jwks, peer }
     })
+}
+
+fn remove_abandoned() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(FOLDER)) else { continue };
+        if !Path::new("/proc").join(process).exists() {
+            // Another test process may be removing it as well.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn sign(key: &TokenKey, client: &str, scopes: &[&str], programmes: &[String]) -> String {

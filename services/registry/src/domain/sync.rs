@@ -86,7 +86,8 @@ impl Row {
             return Ok(());
         }
         let limit = MAX_CLOCK_AHEAD.num_minutes();
-        let shape = format!("must be at most {limit} minutes ahead of the server's clock; it is {} ahead", ahead.num_minutes());
+        let shape =
+            format!("must be at most {limit} minutes ahead of the server's clock; it is {} minutes ahead", ahead.num_minutes());
         Err(Violation::new("source_time", "SOURCE_TIME_AHEAD", shape))
     }
 }
