@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// How long one step may take before another worker may take it over.
-const LEASE: Duration = Duration::from_secs(30);
+/// How long one step may take before another worker may take it over: also how long the work of a killed process waits.
+const LEASE: Duration = Duration::from_secs(10);
 /// How often due jobs are looked for; a new job wakes the workers of its process.
 const POLL: Duration = Duration::from_millis(200);
 /// Workers of one process.

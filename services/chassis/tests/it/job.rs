@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 /// Longer than any lease.
-const LEASE: Duration = Duration::from_secs(31);
+const LEASE: Duration = Duration::from_secs(11);
 
 type Doing = Pin<Box<dyn Future<Output = Result<(), JobError>> + Send>>;
 

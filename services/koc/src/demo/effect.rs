@@ -286,8 +286,9 @@ fn tell(stage: &Stage, part: &Cast, decision: &pb::Decision, expected: &str) -> 
     let posterior = decision.posterior.as_ref().map_or(String::new(), |p| {
         format!(", return {:+.2} [{:+.2}, {:+.2}], P(above target) {:.2}", p.mean, p.q05, p.q95, p.probability_above_target)
     });
+    let (outputs, were) = if decision.output_count == 1 { ("output", "was") } else { ("outputs", "were") };
     stage.say(&format!(
-        "  {action:<8} {} ({}): {} outputs cost {} and were worth {}{posterior}",
+        "  {action:<8} {} ({}): {} {outputs} cost {} and {were} worth {}{posterior}",
         part.external_id,
         part.part,
         decision.output_count,

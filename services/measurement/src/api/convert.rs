@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     flow::{record_observations::draw_state, run_decisions},
     store::{
-        decision::StoredDecision,
+        decision::{Answers, StoredDecision},
         output::Attainment,
         signal::{Draw, Signal},
     },
@@ -194,6 +194,16 @@ pub fn decision_with(stored: &StoredDecision, outcome: &Judgement, input_hash: &
         decided_by: stored.decided_by.clone(),
         approved_by: stored.progress.approved_by().to_owned(),
         create_time: Some(clock::to_proto(stored.created_at)),
+        application: application(&stored.answers),
+    })
+}
+
+fn application(answers: &Answers) -> Option<pb::DecisionApplication> {
+    let text = |answer: &Option<String>| answer.clone().unwrap_or_default();
+    (*answers != Answers::default()).then(|| pb::DecisionApplication {
+        value_profile: text(&answers.profile),
+        tier_proposal: text(&answers.tier),
+        member_limit: text(&answers.limit),
     })
 }
 

@@ -92,6 +92,9 @@ fn policy_message(policy: &ProgrammePolicy, currency: Currency) -> pb::DecisionP
     }
 }
 
+/// The longest period that is decided on, and planned for: a year and some days of grace.
+const MAX_PERIOD_DAYS: i64 = 400;
+
 fn parse_period(req: &pb::RunDecisionsRequest) -> Result<Period, Error> {
     let mut violations = Violations::default();
     let start = violations.take(clock::required("period_start_time", req.period_start_time.as_ref()));
@@ -106,6 +109,13 @@ fn parse_period(req: &pb::RunDecisionsRequest) -> Result<Period, Error> {
     }
     if end >= next_end {
         violations.push(Violation::new("next_period_end_time", "PERIOD_EMPTY", "must be after the period's end"));
+    }
+    for (field, begin, end) in [("period_end_time", start, end), ("next_period_end_time", end, next_end)] {
+        let days = (end - begin).num_days();
+        if days > MAX_PERIOD_DAYS {
+            let rule = format!("must be at most {MAX_PERIOD_DAYS} days after the period's start; it is {days} days after");
+            violations.push(Violation::new(field, "PERIOD_TOO_LONG", rule));
+        }
     }
     violations.finish()?;
     Ok(Period { start, end, next_end })

@@ -28,6 +28,12 @@ use tonic::{Request, Response, Status};
 /// Outputs of a programme that one value is compared with.
 const MAX_COMPARED: i64 = 5_000;
 
+/// Outputs of one member in one period: more than anybody makes.
+const MAX_OWN: i64 = 5_000;
+
+/// The highest price of one follower, or of a thousand views. With it and the limit on counters every value fits.
+const MAX_PRICE_UNITS: i64 = 100_000;
+
 /// Serves value models and values.
 pub struct ValueApi {
     pub gate: Gate<Error>,
@@ -38,7 +44,11 @@ fn parse_model(message: &pb::ValueModel, version: i32, currency: Currency) -> Re
     let mut violations = Violations::default();
     let mut amount = |field: &str, wire: Option<&koc_proto::google::r#type::Money>| {
         let parsed = wire.map(|wire| Money::parse_not_negative(field, Some(wire), currency)).transpose();
-        violations.take(parsed).flatten().map_or(0, |money| money.minor)
+        let minor = violations.take(parsed).flatten().map_or(0, |money| money.minor);
+        if minor > MAX_PRICE_UNITS * currency.minor_per_unit() {
+            violations.push(Violation::new(field, "AMOUNT_TOO_LARGE", format!("must be at most {MAX_PRICE_UNITS} units")));
+        }
+        minor
     };
     let follower_value_minor = amount("value_model.value_per_follow", message.value_per_follow.as_ref());
     let price = amount("value_model.media_price_per_thousand_views", message.media_price_per_thousand_views.as_ref());
@@ -61,7 +71,7 @@ async fn field(
     model: &ValueModel,
 ) -> Result<Vec<Measured>, Error> {
     let from = as_of - TimeDelta::days(COHORT_DAYS);
-    let outputs = store::output::published(conn, programme, from, as_of, MAX_COMPARED).await?;
+    let outputs = store::output::published(conn, programme, None, from, as_of, MAX_COMPARED).await?;
     Ok(store::output::measure(conn, outputs, as_of, model.attribution_days).await?)
 }
 
@@ -188,7 +198,11 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;
                 let currency = convert::currency(&model.currency)?;
                 let from = start.min(end - TimeDelta::days(COHORT_DAYS));
-                let outputs = store::output::published(&mut conn, call.programme, from, end, MAX_COMPARED).await?;
+                let mut outputs = store::output::published(&mut conn, call.programme, None, from, end, MAX_COMPARED).await?;
+                // However many outputs there are to compare with, the member's own count all.
+                outputs.retain(|output| output.member != member);
+                let own = store::output::published(&mut conn, call.programme, Some(member), from, end, MAX_OWN).await?;
+                outputs.extend(own);
                 let measured = store::output::measure(&mut conn, outputs, end, model.attribution_days).await?;
                 drop(conn);
                 let message = tokio::task::spawn_blocking(move || {

@@ -247,11 +247,12 @@ impl Situation<'_> {
         let mut missing = Vec::new();
         let outputs = inputs.outputs.len() as u64;
         if outputs < u64::from(policy.min_outputs) {
-            missing.push(format!("{} more outputs", u64::from(policy.min_outputs) - outputs));
+            missing.push(explain::more_outputs_text(u64::from(policy.min_outputs) - outputs));
         }
         let spend = self.spend_minor();
         if spend < i128::from(policy.min_spend_minor) {
-            missing.push(format!("{} minor units more spend", i128::from(policy.min_spend_minor) - spend));
+            let share = spend as f64 / policy.min_spend_minor as f64;
+            missing.push(format!("more spend (it is {:.0} % of the least)", 100.0 * share));
         }
         if inputs.window_half_lives < policy.min_half_lives {
             let wait = policy.min_half_lives - inputs.window_half_lives;

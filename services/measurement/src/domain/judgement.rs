@@ -128,7 +128,7 @@ pub fn judge(inputs: &Inputs, pool: &[OutputResult]) -> Result<Judgement, InputE
     let profile = score_types(&inputs.type_evidence, &inputs.held_types, &inputs.type_policy)?;
     let tier = propose_tier(&tier_inputs(inputs, &profile), &inputs.tier_policy)?;
     Ok(Judgement {
-        explanation: format!("{} {}", decision.text, limit_text(&decision, factor, inputs.reward_minor, next_limit_minor)),
+        explanation: format!("{} {}", decision.text, limit_text(&decision, factor, next_limit_minor)),
         top_outputs: decision
             .top_outputs
             .iter()
@@ -168,15 +168,13 @@ fn tier_inputs(inputs: &Inputs, profile: &TypeProfile) -> TierInputs {
     }
 }
 
-fn limit_text(decision: &Decision, factor: f64, reward_minor: i64, limit_minor: Option<i64>) -> String {
-    let Some(limit) = limit_minor else {
+fn limit_text(decision: &Decision, factor: f64, limit_minor: Option<i64>) -> String {
+    if limit_minor.is_none() {
         return "No limit follows: the period's work earned nothing to base one on.".to_owned();
-    };
+    }
     let why = match decision.action {
         Action::Maintain => " (the upper bound, so that ordinary work is not cut off)",
         _ => "",
     };
-    format!(
-        "Next period's limit is {limit} minor units: {factor:.2} times the {reward_minor} that this period's work earned{why}."
-    )
+    format!("Next period's limit is {factor:.2} times what this period's work earned{why}.")
 }

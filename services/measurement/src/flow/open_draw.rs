@@ -107,7 +107,7 @@ impl OpenDraw {
                     .ok_or_else(|| JobError::Broken(format!("{} is no currency", spike.signal.currency)))?;
                 let left = self.peers.reserve_left(job.programme(), spike.signal.observed_at, currency).await?;
                 Some(match left {
-                    Some(left) => work_out(&spike, left.minor).map_err(broken)?,
+                    Some(left) => work_out(&spike, left).map_err(broken)?,
                     None => Err("No active plan with a strategic reserve holds the time of the spike.".to_owned()),
                 })
             }
@@ -143,7 +143,7 @@ impl OpenDraw {
         let (days, platform) = (model.attribution_days, output.platform.clone());
         let own = store::output::measure(&mut conn, vec![output], at, days).await?.remove(0);
         let from = at - TimeDelta::days(COHORT_DAYS);
-        let mut like: Vec<Output> = store::output::published(&mut conn, programme, from, at, MAX_COMPARED).await?;
+        let mut like: Vec<Output> = store::output::published(&mut conn, programme, None, from, at, MAX_COMPARED).await?;
         like.retain(|other| other.platform == platform);
         let compared = store::output::measure(&mut conn, like, at, days).await?;
         let paid_lately = store::observation::grew_paid(&mut conn, signal.output, Metric::Views, at - PAID_WINDOW, at).await?;
@@ -177,7 +177,7 @@ impl OpenDraw {
         match asked {
             Ok(draw) => {
                 settle(&mut tx, job, Draw::Requested { draw, amount_minor: sized.amount_minor }, &sized.explanation).await?;
-                store::output::insert_draw(&mut tx, signal.programme, draw, signal.output).await?;
+                store::output::put_draw(&mut tx, signal.programme, draw, signal.output, false).await?;
             }
             Err(PeerError::Refused { reason, message }) => {
                 let reason = format!("The budget refused with {reason}: {message}. {}", sized.explanation);
@@ -201,7 +201,7 @@ async fn settle(conn: &mut PgConnection, job: &Job, draw: Draw, reason: &str) ->
 }
 
 /// The draw to ask for, or why there is none.
-fn work_out(spike: &Spike, reserve_left_minor: i64) -> Result<Result<Sized, String>, crate::domain::InputError> {
+fn work_out(spike: &Spike, reserve_left: Money) -> Result<Result<Sized, String>, crate::domain::InputError> {
     let (signal, own) = (&spike.signal, &spike.own);
     let reads = own.counters.organic(Metric::Views).unwrap_or(0) as f64;
     let half_life_hours = own.output.half_life_hours();
@@ -217,7 +217,8 @@ fn work_out(spike: &Spike, reserve_left_minor: i64) -> Result<Result<Sized, Stri
     };
     let proposal = propose_boost(
         &BoostInputs {
-            reserve_left_minor: reserve_left_minor.max(0),
+            currency: reserve_left.currency,
+            reserve_left_minor: reserve_left.minor.max(0),
             output_cap_minor: (spike.max_draw_minor - spike.asked_minor).max(0),
             remaining_reads: boost::remaining_reads(projected.median, reads, rate, half_life_hours),
             value_per_thousand_reads_minor: value,

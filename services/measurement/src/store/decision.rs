@@ -29,6 +29,15 @@ pub struct StoredDecision {
     pub decided_by: String,
     pub created_at: DateTime<Utc>,
     pub progress: Progress,
+    pub answers: Answers,
+}
+
+/// What the peers answered so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answers {
+    pub profile: Option<String>,
+    pub tier: Option<String>,
+    pub limit: Option<String>,
 }
 
 struct DecisionRow {
@@ -44,6 +53,9 @@ struct DecisionRow {
     create_time: DateTime<Utc>,
     state: String,
     approved_by: Option<String>,
+    profile_result: Option<String>,
+    tier_result: Option<String>,
+    limit_result: Option<String>,
 }
 
 impl TryFrom<DecisionRow> for StoredDecision {
@@ -69,6 +81,7 @@ impl TryFrom<DecisionRow> for StoredDecision {
                 "APPLYING" => Progress::Applying { approved_by },
                 _ => Progress::Applied { approved_by },
             },
+            answers: Answers { profile: row.profile_result, tier: row.tier_result, limit: row.limit_result },
         })
     }
 }
@@ -231,7 +244,8 @@ pub async fn list(
     let rows = sqlx::query_as!(
         DecisionRow,
         r#"SELECT d.decision_id, d.programme_id, d.member_id, d.policy_version, d.input_hash, d.inputs::text AS "inputs!",
-                  d.outcome::text AS "outcome!", d.currency_code, d.actor, d.create_time, p.state, p.approved_by
+                  d.outcome::text AS "outcome!", d.currency_code, d.actor, d.create_time, p.state, p.approved_by,
+                  p.profile_result, p.tier_result, p.limit_result
            FROM decision AS d
            JOIN decision_progress AS p ON p.decision_id = d.decision_id
            WHERE d.programme_id = $1
@@ -273,7 +287,7 @@ pub async fn put_progress(
     Ok(())
 }
 
-/// What the peers answered so far.
+/// What was sent to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     Profile,

@@ -158,10 +158,11 @@ pub async fn list(
     Ok(rows.into_iter().map(Output::from).collect())
 }
 
-/// The newest outputs published in [from, until), at most `limit`.
+/// The newest outputs published in [from, until), at most `limit`; of one member when it is given.
 pub async fn published(
     conn: &mut PgConnection,
     programme: ProgrammeId,
+    member: Option<MemberId>,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
     limit: i64,
@@ -176,11 +177,13 @@ pub async fn published(
                    WHERE d.output_id = o.output_id) AS "boost_minor!"
            FROM output AS o
            WHERE o.programme_id = $1 AND o.publish_time >= $2 AND o.publish_time < $3
+             AND ($4::uuid IS NULL OR o.member_id = $4)
            ORDER BY o.publish_time DESC, o.output_id
-           LIMIT $4"#,
+           LIMIT $5"#,
         programme.0,
         from,
         until,
+        member.map(|member| member.0),
         limit,
     )
     .fetch_all(conn)
@@ -254,20 +257,22 @@ pub async fn attainments(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<At
     Ok(attainment.collect())
 }
 
-/// Keeps for which output a draw is; told again it changes nothing.
-pub async fn insert_draw(
+/// Keeps for which output a draw is, and whether it came to nothing; told again it changes nothing.
+pub async fn put_draw(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     draw: Uuid,
     output: OutputId,
+    void: bool,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO reserve_draw (reserve_draw_id, programme_id, output_id)
-         VALUES ($1, $2, $3)
-         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO NOTHING",
+        "INSERT INTO reserve_draw AS d (reserve_draw_id, programme_id, output_id, void)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO UPDATE SET void = true WHERE excluded.void AND NOT d.void",
         draw,
         programme.0,
         output.0,
+        void,
     )
     .execute(conn)
     .await?;

@@ -155,20 +155,22 @@ pub fn score_to_wire(score: Score) -> pb::ValueScore {
     }
 }
 
+/// What is absent is as in the default rules.
 pub fn rules(wire: &pb::TierPolicy) -> Rules {
+    let default = Rules::default();
     Rules {
-        min_promote_probability: wire.min_promote_probability,
-        min_stay_days: wire.min_stay_days,
-        min_outputs: wire.min_outputs,
+        min_promote_probability: wire.min_promote_probability.unwrap_or(default.min_promote_probability),
+        min_stay_days: wire.min_stay_days.unwrap_or(default.min_stay_days),
+        min_outputs: wire.min_outputs.unwrap_or(default.min_outputs),
     }
 }
 
 pub fn policy(policy: Policy) -> pb::TierPolicy {
     pb::TierPolicy {
         version: policy.version,
-        min_promote_probability: policy.rules.min_promote_probability,
-        min_stay_days: policy.rules.min_stay_days,
-        min_outputs: policy.rules.min_outputs,
+        min_promote_probability: Some(policy.rules.min_promote_probability),
+        min_stay_days: Some(policy.rules.min_stay_days),
+        min_outputs: Some(policy.rules.min_outputs),
     }
 }
 

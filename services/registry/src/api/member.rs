@@ -179,7 +179,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let provenance = Provenance::of_new(&profile, now);
-    let changed_fields = profile.known().into_iter().map(Field::path).collect();
+    let changed_fields = Field::paths(profile.known());
     let record = Record { profile, provenance };
     let member = Locked { id, record, trust_level: TrustLevel::New, version: 1 };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
@@ -205,15 +205,14 @@ impl Mask {
         }
         let mut mask = Self::default();
         for (i, path) in paths.iter().enumerate() {
-            match path.strip_prefix("profile.").and_then(Field::from_name) {
-                Some(field) if mask.fields.contains(&field) => {}
-                Some(field) => mask.fields.push(field),
-                None if path == TRUST_LEVEL => mask.trust_level = true,
-                None => {
-                    let rule = "must be trust_level or a field of the profile, e.g. profile.city";
-                    violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
-                }
+            let named = path.strip_prefix("profile.").map(Field::named).unwrap_or_default();
+            if path == TRUST_LEVEL {
+                mask.trust_level = true;
+            } else if named.is_empty() {
+                let rule = "must be trust_level or a field of the profile, e.g. profile.city";
+                violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
             }
+            mask.fields.extend(named.into_iter().filter(|field| !paths[..i].contains(&field.path())));
         }
         violations.finish().map(|()| mask)
     }

@@ -51,44 +51,54 @@ pub struct Profile {
     pub consents: Vec<Consent>,
 }
 
-/// Declares the fields of a [`Profile`]; a list is one field.
+/// Declares the fields of a [`Profile`]; a list is one field. The word on each purpose of consent is one too: a source that speaks of one
+/// purpose says nothing of the others, so that no withdrawal is lost.
 macro_rules! fields {
-    ($($variant:ident $field:ident),+ $(,)?) => {
+    ($($variant:ident $field:ident),+ ; $($consent:ident $purpose:ident),+ $(,)?) => {
         /// One field of a profile: what is written, and remembered as written, on its own.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Field {
-            $($variant),+
+            $($variant,)+
+            $($consent),+
         }
 
         impl Field {
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const ALL: &[Self] = &[$(Self::$variant,)+ $(Self::$consent),+];
 
             /// As in the contract, e.g. `region_code`.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($field)),+ }
-            }
-
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|field| field.name() == name)
+                match self { $(Self::$variant => stringify!($field),)+ $(Self::$consent => "consents"),+ }
             }
 
             pub fn is_empty(self, profile: &Profile) -> bool {
-                match self { $(Self::$variant => profile.$field.is_empty()),+ }
+                match self {
+                    $(Self::$variant => profile.$field.is_empty(),)+
+                    $(Self::$consent => profile.word_on(Purpose::$purpose).is_none()),+
+                }
             }
 
             /// Whether both profiles hold the same here.
             pub fn same(self, one: &Profile, other: &Profile) -> bool {
-                match self { $(Self::$variant => one.$field == other.$field),+ }
+                match self {
+                    $(Self::$variant => one.$field == other.$field,)+
+                    $(Self::$consent => one.word_on(Purpose::$purpose) == other.word_on(Purpose::$purpose)),+
+                }
             }
 
             pub fn copy(self, from: &Profile, to: &mut Profile) {
-                match self { $(Self::$variant => to.$field.clone_from(&from.$field)),+ }
+                match self {
+                    $(Self::$variant => to.$field.clone_from(&from.$field),)+
+                    $(Self::$consent => to.set_word_on(Purpose::$purpose, from.word_on(Purpose::$purpose))),+
+                }
             }
 
             /// SHA-256 of the value as JSON. It orders values that were written at the same time.
             pub fn content_hash(self, profile: &Profile) -> [u8; 32] {
-                let content = match self { $(Self::$variant => serde_json::to_vec(&profile.$field)),+ };
+                let content = match self {
+                    $(Self::$variant => serde_json::to_vec(&profile.$field),)+
+                    $(Self::$consent => serde_json::to_vec(&profile.word_on(Purpose::$purpose))),+
+                };
                 Sha256::digest(content.expect("texts and lists of plain values always have a JSON form")).into()
             }
         }
@@ -104,14 +114,29 @@ fields! {
     Channels channels,
     Vehicles vehicles,
     Motivations motivations,
-    Tags tags,
-    Consents consents,
+    Tags tags;
+    ConsentParticipation Participation,
+    ConsentProfiling Profiling,
+    ConsentContentUse ContentUse,
+    ConsentContact Contact,
 }
 
 impl Field {
+    /// What a name of the contract stands for: one field, or for `consents` one per purpose; nothing for another name.
+    pub fn named(name: &str) -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|field| field.name() == name).collect()
+    }
+
     /// As in masks and facts, e.g. `profile.region_code`.
     pub fn path(self) -> String {
         format!("profile.{}", self.name())
+    }
+
+    /// The paths of fields in order, each once.
+    pub fn paths(fields: impl IntoIterator<Item = Self>) -> Vec<String> {
+        let mut paths: Vec<String> = fields.into_iter().map(Self::path).collect();
+        paths.dedup();
+        paths
     }
 }
 
@@ -119,6 +144,16 @@ impl Profile {
     /// Fields that hold something.
     pub fn known(&self) -> Vec<Field> {
         Field::ALL.iter().copied().filter(|field| !field.is_empty(self)).collect()
+    }
+
+    fn word_on(&self, purpose: Purpose) -> Option<bool> {
+        self.consents.iter().find(|consent| consent.purpose == purpose).map(|consent| consent.granted)
+    }
+
+    fn set_word_on(&mut self, purpose: Purpose, granted: Option<bool>) {
+        self.consents.retain(|consent| consent.purpose != purpose);
+        self.consents.extend(granted.map(|granted| Consent { purpose, granted }));
+        self.consents.sort_unstable_by_key(|consent| consent.purpose);
     }
 
     pub fn withdraws(&self, purpose: Purpose) -> bool {
@@ -178,12 +213,13 @@ mod tests {
 
     #[test]
     fn fields_are_known_by_the_names_of_the_contract() {
-        assert_eq!(Field::from_name("region_code"), Some(Field::RegionCode));
+        assert_eq!(Field::named("region_code"), [Field::RegionCode]);
         assert_eq!(Field::RegionCode.path(), "profile.region_code");
-        assert_eq!(Field::from_name("tier_id"), None);
-        for field in Field::ALL {
-            assert_eq!(serde_json::to_value(field).expect("a name"), field.name());
-        }
+        assert_eq!(Field::named("tier_id"), []);
+        assert_eq!(Field::named("consents").len(), 4);
+        assert_eq!(Field::paths(Field::named("consents")), ["profile.consents"]);
+        let names: HashSet<String> = Field::ALL.iter().map(|f| serde_json::to_string(f).expect("a name")).collect();
+        assert_eq!(names.len(), Field::ALL.len());
     }
 
     #[test]

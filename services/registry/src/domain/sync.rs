@@ -67,13 +67,13 @@ impl Row {
         let mut fields = values.known();
         for (i, name) in clear_fields.iter().enumerate() {
             let broken = |rule, text| Violation::new(format!("clear_fields[{i}]"), rule, text);
-            match Field::from_name(name) {
-                None => violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email")),
-                Some(field) if !field.is_empty(&values) => {
-                    violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
-                }
-                Some(field) => fields.push(field),
+            let named = Field::named(name);
+            if named.is_empty() {
+                violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email"));
+            } else if named.iter().any(|field| !field.is_empty(&values)) {
+                violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
             }
+            fields.extend(named);
         }
         violations.finish()?;
         Ok(Self { external_id, source_time, fields, values })

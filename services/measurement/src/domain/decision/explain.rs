@@ -210,7 +210,7 @@ impl Situation<'_> {
             let text = if gap > 0.0 {
                 let more = more_outputs.map_or_else(
                     || "more outputs with the same mean would not be enough".to_owned(),
-                    |more| format!("with the same mean about {more} more outputs needed"),
+                    |more| format!("with the same mean about {} needed", more_outputs_text(more.into())),
                 );
                 format!("P(ROI > target) {p_target:.2}; increase at {threshold:.2}; {more}.")
             } else {
@@ -252,6 +252,11 @@ impl Situation<'_> {
             }
         }
     }
+}
+
+/// `1 more output`, `2 more outputs`.
+pub(super) fn more_outputs_text(more: u64) -> String {
+    format!("{more} more output{}", if more == 1 { "" } else { "s" })
 }
 
 fn verb(outcome: Action) -> &'static str {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::error::{InputError, finite, in_range, non_negative_minor, positive, share};
 use crate::domain::money::round_to_minor;
 use crate::domain::value::OpinionDirection;
+use koc_chassis::money::{Currency, Money};
 
 /// Comments with repeated text from which a burst is no longer taken for genuine.
 pub const MAX_DUPLICATE_SHARE: f64 = 0.3;
@@ -95,8 +96,10 @@ pub fn check_gates(evidence: &AudienceEvidence) -> Result<Vec<GateResult>, Input
 }
 
 /// What the amount of a boost depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoostInputs {
+    /// Of all amounts.
+    pub currency: Currency,
     /// What the reserve still has available.
     pub reserve_left_minor: i64,
     /// What this output may still draw.
@@ -154,7 +157,7 @@ pub struct BoostProposal {
     pub response: Option<BoostResponse>,
     /// After this the moment has passed.
     pub expires_at: DateTime<Utc>,
-    /// The same in a sentence; amounts in minor units.
+    /// The same in a sentence.
     pub explanation: String,
 }
 
@@ -191,19 +194,23 @@ pub fn propose_boost(inputs: &BoostInputs, now: DateTime<Utc>) -> Result<BoostPr
         BoostBound::MarginalReturn => "the spend at which the last unit still meets the target return",
         BoostBound::NotWorthIt => "nothing, since even the first unit would miss the target return",
     };
+    let money = |minor| Money::new(minor, inputs.currency);
     let returns = match &response {
         Some(r) => format!(
             "return {}. The first unit brings {:.2}, the last {:.2}, the target is {:.2}. Expected value {}",
-            r.limit_minor,
+            money(r.limit_minor),
             r.first_marginal_value,
             r.last_marginal_value,
             1.0 + inputs.target_marginal_roi,
-            r.expected_value_minor
+            money(r.expected_value_minor)
         ),
         None => "return not computed, since the value model has no media price".to_owned(),
     };
     let explanation = format!(
-        "Proposes {amount_minor}: {reason}. Limits: reserve {reserve_limit_minor}, output {output_limit_minor}, {returns}."
+        "Proposes {}: {reason}. Limits: reserve {}, output {}, {returns}.",
+        money(amount_minor),
+        money(reserve_limit_minor),
+        money(output_limit_minor)
     );
     Ok(BoostProposal { amount_minor, bound, reserve_limit_minor, output_limit_minor, response, expires_at, explanation })
 }
@@ -255,6 +262,7 @@ mod tests {
 
     fn inputs() -> BoostInputs {
         BoostInputs {
+            currency: Currency::from_code("CNY").expect("known"),
             reserve_left_minor: 10_000_000,
             output_cap_minor: 5_000_000,
             remaining_reads: 200_000.0,
@@ -337,6 +345,7 @@ mod tests {
             value in 0.0_f64..1e6, price in 1_i64..1_000_000, relevance in 0.0_f64..=1.0, target in -0.9_f64..5.0
         ) {
             let proposal = propose_boost(&BoostInputs {
+                currency: inputs().currency,
                 reserve_left_minor: reserve,
                 output_cap_minor: cap,
                 remaining_reads: reads,

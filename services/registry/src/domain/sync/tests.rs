@@ -94,12 +94,33 @@ fn clearing_an_unknown_field_or_one_with_a_value_is_refused() {
     assert_eq!(rules, ["FIELD_UNKNOWN", "FIELD_CLEARED_AND_SET"]);
 }
 
+#[test]
+fn a_word_on_one_purpose_leaves_what_was_said_of_the_others() {
+    let said = |purpose, granted| Profile { consents: vec![Consent { purpose, granted }], ..Profile::default() };
+    let mut person = Person::default();
+    assert_eq!(person.fold(&row(1, said(Purpose::Profiling, false), &[]), "crm"), Outcome::Updated);
+    assert_eq!(person.fold(&row(2, said(Purpose::Contact, true), &[]), "shop"), Outcome::Updated);
+    assert!(person.record.profile.withdraws(Purpose::Profiling));
+
+    // An older word on the same purpose does not win; that on another does.
+    let older = Profile {
+        consents: vec![
+            Consent { purpose: Purpose::Profiling, granted: true },
+            Consent { purpose: Purpose::ContentUse, granted: true },
+        ],
+        ..Profile::default()
+    };
+    assert_eq!(person.fold(&row(0, older, &[]), "crm"), Outcome::Updated);
+    let words: Vec<_> = person.record.profile.consents.iter().map(|c| (c.purpose, c.granted)).collect();
+    assert_eq!(words, [(Purpose::Profiling, false), (Purpose::ContentUse, true), (Purpose::Contact, true)]);
+}
+
 /// Few values, times and sources, so that ties of every kind come up.
 fn any_row() -> impl Strategy<Value = (Row, &'static str)> {
     let text = prop::sample::select(vec!["", "a", "b", "c"]);
     let tags = prop::collection::btree_set(prop::sample::select(vec!["x", "y"]), 0..3);
     let contact = prop::option::of(any::<bool>());
-    let clear = prop::sample::subsequence(vec![Field::DisplayName, Field::City, Field::Tags, Field::Consents], 0..=4);
+    let clear = prop::sample::subsequence(vec![Field::DisplayName, Field::City, Field::Tags, Field::ConsentContact], 0..=4);
     let source = prop::sample::select(vec!["crm", "shop", "forum"]);
     (0..3i64, text.clone(), text, tags, contact, clear, source).prop_map(|(second, name, city, tags, contact, clear, source)| {
         let values = Profile {
