@@ -108,6 +108,7 @@ impl Children {
         if let Some(endpoint) = &self.otlp_endpoint {
             command.env("KOC_OTLP_ENDPOINT", endpoint);
         }
+        signal::end_with_parent(&mut command);
         command.spawn().context("the demo cannot be started")
     }
 
@@ -230,15 +231,15 @@ fn last_lines(log: &Path) -> String {
 mod signal {
     //! Signals to and from child processes.
 
-    /// The child gets SIGTERM when the thread that starts it ends, so that not even `kill -9` leaves it behind. In a terminal, Ctrl-C
-    /// reaches this process alone, which then ends its children in order.
+    /// The child is killed when the thread that starts it ends, so that not even `kill -9` leaves it behind: its database goes the same
+    /// way, so there is nothing to drain to. In a terminal, Ctrl-C reaches this process alone, which then ends its children in order.
     pub fn end_with_parent(command: &mut tokio::process::Command) {
         command.process_group(0);
         #[cfg(target_os = "linux")]
         // SAFETY: between fork and exec only the async-signal-safe prctl is called.
         unsafe {
             command.pre_exec(|| {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
                     Ok(())
                 } else {
                     Err(std::io::Error::last_os_error())
