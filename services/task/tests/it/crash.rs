@@ -2,12 +2,14 @@
 
 use crate::{
     seat::{Seat, start_task},
-    world::{PATIENCE, Settlement, State, World, fact},
+    world::{PATIENCE, Settlement, State, World, fact, fen, id, refused},
 };
 use koc_proto::koc::{budget::v1 as budget, task::v1 as pb};
 use koc_tests::{service, wait};
 use sqlx::{Postgres, Transaction};
 use std::time::Duration;
+use tonic::Code;
+use tonic_types::StatusExt;
 
 /// A second longer than a worker may keep a step.
 const LEASE: Duration = Duration::from_secs(31);
@@ -29,11 +31,17 @@ async fn while_the_budget_is_away_all_is_remembered_and_done_when_it_is_back() {
     let kept = world.offer(&task, &kept).await.expect("offered").assignment_id;
     let dropped = world.offer(&task, &dropped).await.expect("offered").assignment_id;
 
+    let costly = world.task_with(|r| r.reward = Some(fen(900_001))).await;
+    let dear = world.offer(&costly, &world.member().await).await.expect("offered").assignment_id;
+
     let away = world.budget.stop().await;
     assert_eq!(world.accept(&kept).await.expect("accepted").state(), State::Reserving);
     world.accept(&dropped).await.expect("accepted");
     let declined = world.decline(&dropped).await.expect("declined while the budget is asked");
     assert_eq!((declined.state(), declined.settlement_state()), (State::Declined, Settlement::Settling));
+    // Given up, too, and more than there is: the refusal comes late and changes nothing.
+    world.accept(&dear).await.expect("accepted");
+    world.decline(&dear).await.expect("declined while the budget is asked");
     world.complete(&completing.assignment_id).await.expect("completed");
     world.decline(&giving_up.assignment_id).await.expect("given up");
     // The place is free at once; the money follows.
@@ -41,7 +49,7 @@ async fn while_the_budget_is_away_all_is_remembered_and_done_when_it_is_back() {
     wait::until("the budget to be asked in vain", PATIENCE, async || {
         let sql = "SELECT count(*) FROM job WHERE NOT done AND failures > 0";
         let failed: i64 = sqlx::query_scalar(sql).fetch_one(&world.task.database.admin).await.expect("counted");
-        (failed == 4).then_some(())
+        (failed == 5).then_some(())
     })
     .await;
     for id in [&kept, &dropped, &completing.assignment_id, &giving_up.assignment_id] {
@@ -56,10 +64,46 @@ async fn while_the_budget_is_away_all_is_remembered_and_done_when_it_is_back() {
     world.task.advance(Duration::from_secs(60)).await;
     world.wait_for(&kept, State::InProgress, Settlement::Held).await;
     world.wait_for(&dropped, State::Declined, Settlement::Settled).await;
+    world.wait_for(&dear, State::Declined, Settlement::None).await;
+    assert_eq!(world.places(&costly).await, (0, 0));
     world.wait_for(&completing.assignment_id, State::Completed, Settlement::Settled).await;
     world.wait_for(&giving_up.assignment_id, State::Declined, Settlement::Settled).await;
     assert_eq!(world.money().await, [100_000, 60_000, 740_000]);
     assert_eq!(reservations(&world).await.len(), 4, "each was held once");
+    assert_eq!(world.places(&task).await, (2, 2));
+}
+
+#[tokio::test]
+async fn without_the_registry_nothing_is_offered_and_what_is_agreed_goes_on() {
+    let mut world = World::new().await;
+    let (task, member) = (world.task_with(|_| {}).await, world.member().await);
+    let agreed = world.offer(&task, &member).await.expect("offered").assignment_id;
+    let request = pb::OfferAssignmentRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        task_id: task.clone(),
+        member_id: world.member().await,
+    };
+    let away = world.registry.stop().await;
+    let answer = world.assignments().offer_assignment(request.clone()).await;
+    let wait = answer.as_ref().err().and_then(|status| status.get_details_retry_info());
+    assert!(wait.is_some_and(|info| info.retry_delay.is_some()), "it says when to come again");
+    assert_eq!(refused(answer, Code::Unavailable, "PEER_UNAVAILABLE")["peer"], "registry");
+    // The currency of a programme is known, and money needs no registry.
+    world.accept(&agreed).await.expect("accepted");
+    world.wait_for(&agreed, State::InProgress, Settlement::Held).await;
+    assert_eq!(world.finish(&agreed, &["article", "video"]).await.earned, Some(crate::world::yuan(1_000)));
+
+    world.start_registry(away).await;
+    let offered = wait::until("the registry to be found again", PATIENCE, async || {
+        // Under the same request id: what passes is not kept.
+        world.assignments().offer_assignment(request.clone()).await.ok()
+    });
+    assert!(!offered.await.metadata().contains_key("koc-replayed"));
+    let away = world.registry.stop().await;
+    let again = world.assignments().offer_assignment(request).await.expect("an answer that was given needs no registry");
+    assert!(again.metadata().contains_key("koc-replayed"));
+    drop(away);
     assert_eq!(world.places(&task).await, (2, 2));
 }
 

@@ -46,6 +46,29 @@ async fn what_is_not_delivered_in_time_expires_and_what_is_waits_for_its_review(
     assert_eq!(world.places(&task).await, (1, 1));
 }
 
+#[tokio::test]
+async fn a_deadline_that_was_called_too_early_is_called_again() {
+    let world = World::new().await;
+    let task = world.task_with(|_| {}).await;
+    let late = world.in_progress_in(&task).await;
+    let offered = world.offer(&task, &world.member().await).await.expect("offered");
+    let admin = &world.task.database.admin;
+    // As by a clock that steps back between the look for due jobs and the job's own.
+    let due = "UPDATE job SET run_time = koc_now() WHERE NOT done";
+    assert_eq!(sqlx::query(due).execute(admin).await.expect("set").rows_affected(), 2);
+    wait::until("both to be put off", PATIENCE, async || {
+        let sql = "SELECT count(*) FROM job WHERE NOT done AND attempt = 2 AND run_time > koc_now() + interval '6 days'";
+        let put_off: i64 = sqlx::query_scalar(sql).fetch_one(admin).await.expect("counted");
+        (put_off == 2).then_some(())
+    })
+    .await;
+    assert_eq!(world.get(&offered.assignment_id).await.expect("found").state(), State::Offered);
+    world.task.advance(DAY * DELIVERY_DAYS).await;
+    world.wait_for(&offered.assignment_id, State::Expired, Settlement::None).await;
+    world.wait_for(&late.assignment_id, State::Expired, Settlement::Settled).await;
+    assert_eq!(world.money().await, [0, 0, 900_000]);
+}
+
 /// Lets both clocks pass the end of all holds of 44 days, and waits until the budget has taken them back.
 async fn outlive_holds(world: &World) {
     world.task.advance(DAY * 45).await;

@@ -112,6 +112,22 @@ async fn flawed_work_is_refused_with_all_its_flaws_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_assignment_takes_fifty_submissions_and_says_so() {
+    let world = World::new().await;
+    let assignment = world.in_progress().await;
+    let it = assignment.assignment_id.as_str();
+    let mut last = String::new();
+    for _ in 0..50 {
+        last = world.submit(it, Stage::Live, &["article"]).await.expect("handed in");
+    }
+    let one_more = refused(world.submit(it, Stage::Live, &["video"]).await, Code::FailedPrecondition, "SUBMISSION_LIMIT");
+    assert_eq!((one_more["subject"].as_str(), one_more["max_submissions"].as_str()), (it, "50"));
+    // The last one stands, to be judged and paid.
+    world.review(it, &last, Verdict::Approved, &[]).await.expect("reviewed");
+    assert_eq!(world.complete(it).await.expect("completed").submissions.len(), 50);
+}
+
+#[tokio::test]
 async fn rejected_work_ends_the_assignment_and_gives_money_and_place_back() {
     let world = World::new().await;
     let task = world.task_with(|r| r.capacity = 1).await;

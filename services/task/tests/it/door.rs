@@ -89,22 +89,22 @@ async fn who_acts_is_the_caller_unless_it_may_act_for_others_and_is_kept_to_the_
         assignment_id: offered.assignment_id.clone(),
     };
     let scopes = ["task.assignment.respond"];
-    let denied = client(&world, &scopes, &own, Some("ada")).accept_assignment(accept.clone()).await;
+    let denied = client(&world, &scopes, &own, Some("clerk")).accept_assignment(accept.clone()).await;
     refused(denied, Code::PermissionDenied, "ACT_AS_DENIED");
-    let mut trusted = client(&world, &[scopes[0], "act_as"], &own, Some("ada"));
-    trusted.accept_assignment(accept).await.expect("it may act as ada");
+    let mut trusted = client(&world, &[scopes[0], "act_as"], &own, Some("clerk"));
+    trusted.accept_assignment(accept).await.expect("it may act as the clerk");
     world.wait_for(&offered.assignment_id, State::InProgress, Settlement::Held).await;
 
     let sql = "SELECT actor, client FROM audit_entry WHERE method LIKE '%AcceptAssignmentRequest' AND subject_id = $1::uuid";
     let audit: Vec<(String, String)> =
         sqlx::query_as(sql).bind(&offered.assignment_id).fetch_all(&world.task.database.admin).await.expect("audited");
-    assert_eq!(audit, [("ada".to_owned(), "community-app".to_owned())]);
+    assert_eq!(audit, [("clerk".to_owned(), "community-app".to_owned())]);
     // The job acts in the name of whoever caused it.
     let holder: String = sqlx::query_scalar("SELECT actor FROM ledger_entry WHERE kind = 'RESERVE'")
         .fetch_one(&world.budget.database.admin)
         .await
         .expect("one");
-    assert_eq!(holder, "ada");
+    assert_eq!(holder, "clerk");
 
     let live = world.submit(&offered.assignment_id, Stage::Live, &["article"]).await.expect("handed in");
     let review = pb::ReviewSubmissionRequest {

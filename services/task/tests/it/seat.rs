@@ -62,6 +62,10 @@ pub async fn start_task(address: SocketAddr, database: ServiceDatabase, registry
 }
 
 impl World {
+    pub async fn start_registry(&mut self, Away(address, database): Away) {
+        self.registry = Seat::new(start_registry(address, database).await);
+    }
+
     pub async fn start_budget(&mut self, Away(address, database): Away) {
         self.budget = Seat::new(start_budget(address, database, self.registry.url.clone()).await);
     }

@@ -7,7 +7,7 @@ use koc_proto::{
     rules::Rules,
 };
 use koc_tests::{
-    service::{self, Running, TestChannel},
+    service::{self, TestChannel},
     wait,
 };
 use std::{collections::HashMap, time::Duration};
@@ -35,7 +35,7 @@ pub const ENVELOPE_UNITS: i64 = 9_000;
 pub const REWARD_UNITS: i64 = 1_000;
 
 pub struct World {
-    pub registry: Running,
+    pub registry: Seat,
     pub budget: Seat,
     pub task: Seat,
     pub programme: String,
@@ -81,7 +81,7 @@ impl World {
         let database = service::database(&koc_task::SCHEMA).await;
         let task = start_task(service::free_address(), database, registry.url.clone(), budget.url.clone()).await;
         let mut world = Self {
-            registry,
+            registry: Seat::new(registry),
             budget: Seat::new(budget),
             task: Seat::new(task),
             programme: id(),
