@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     flow,
     peer::Registry,
-    store::{self, assignment::Filter},
+    store::{self, assignment::Filter, submission::FreeText},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{
@@ -58,7 +58,7 @@ pub(super) async fn locked_to_end(work: &mut Work, id: &str) -> Result<Assignmen
 
 /// As an answer to a mutation shows it: with what was handed in, without free text.
 pub(super) async fn shown(work: &mut Work, assignment: &Assignment) -> Result<pb::Assignment, Error> {
-    let submissions = store::submission::list(work.conn(), assignment.id).await?;
+    let submissions = store::submission::list(work.conn(), assignment.id, FreeText::Left).await?;
     let mut message = convert::assignment_to_proto(assignment, &submissions);
     message.strip_personal();
     Ok(message)
@@ -165,7 +165,7 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
                 let mut tx = self.gate.db().begin().await?;
                 let found = store::assignment::find(&mut tx, call.programme, id).await?;
                 let assignment = found.ok_or(Error::AssignmentNotFound(id))?;
-                let submissions = store::submission::list(&mut tx, id).await?;
+                let submissions = store::submission::list(&mut tx, id, FreeText::Read).await?;
                 Ok(pb::GetAssignmentResponse { assignment: Some(convert::assignment_to_proto(&assignment, &submissions)) })
             })
             .await

@@ -7,12 +7,12 @@ use super::{
 use crate::{
     domain::{
         SubmissionId,
-        assignment::Assignment,
+        assignment::{Assignment, AssignmentError},
         brief::BriefContent,
-        submission::{self, Review, Submission, Verdict},
+        submission::{self, MAX_SUBMISSIONS, Review, Submission, Verdict},
     },
     error::Error,
-    store,
+    store::{self, submission::FreeText},
 };
 use koc_chassis::gate::Work;
 use koc_proto::koc::task::v1 as pb;
@@ -34,6 +34,10 @@ pub(super) async fn submit(work: &mut Work, request: pb::SubmitWorkRequest) -> R
     }
     let id = SubmissionId::new();
     let submitted = transit(work, assignment, |assignment, now| assignment.submit(id, now)).await?;
+    if store::submission::count(work.conn(), submitted.id).await? >= MAX_SUBMISSIONS {
+        let problem = AssignmentError::SubmissionLimit { max: MAX_SUBMISSIONS };
+        return Err(Error::Assignment { assignment: submitted.id, problem });
+    }
     let submission = Submission { id, stage, deliverables, submit_time: submitted.update_time, review: None };
     store::submission::insert(work.conn(), submitted.id, &submission).await?;
     Ok(pb::SubmitWorkResponse { assignment: Some(shown(work, &submitted).await?), submission_id: id.to_string() })
@@ -44,7 +48,7 @@ pub(super) async fn review(work: &mut Work, request: pb::ReviewSubmissionRequest
     let asked = SubmissionId::parse("submission_id", &request.submission_id)?;
     let assignment = locked_to_end(work, &request.assignment_id).await?;
     let latest = assignment.reviewable(asked).map_err(|problem| Error::Assignment { assignment: assignment.id, problem })?;
-    let submissions = store::submission::list(work.conn(), assignment.id).await?;
+    let submissions = store::submission::list(work.conn(), assignment.id, FreeText::Left).await?;
     let Some(submission) = submissions.into_iter().find(|s| s.id == latest) else {
         return Err(sqlx::Error::RowNotFound.into());
     };

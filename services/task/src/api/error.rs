@@ -87,6 +87,7 @@ fn assignment_fault(problem: &AssignmentError, text: String) -> Fault {
         AssignmentError::SubmissionNotLatest { latest } => {
             Fault::refused("SUBMISSION_NOT_LATEST", text).with("latest_submission_id", latest)
         }
+        AssignmentError::SubmissionLimit { max } => Fault::refused("SUBMISSION_LIMIT", text).with("max_submissions", max),
         AssignmentError::NothingAccepted => Fault::refused("NOTHING_ACCEPTED", text),
     }
 }

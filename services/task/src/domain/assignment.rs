@@ -122,6 +122,8 @@ pub enum AssignmentError {
     DeliveryClosed { deadline: DateTime<Utc> },
     #[error("the submission is not the latest, which is {latest}")]
     SubmissionNotLatest { latest: SubmissionId },
+    #[error("the assignment has had all its {max} submissions")]
+    SubmissionLimit { max: i64 },
     #[error("no LIVE submission is approved")]
     NothingAccepted,
 }

@@ -4,6 +4,9 @@ use super::{SubmissionId, brief::Package};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 
+/// How many submissions one assignment may have: each answer shows them all.
+pub const MAX_SUBMISSIONS: i64 = 50;
+
 /// Work handed in.
 #[derive(Clone)]
 pub struct Submission {

@@ -22,10 +22,15 @@ impl JobHandler for ExpireAssignment {
         let assignment = found.ok_or_else(|| broken("the assignment is gone"))?;
         let now = clock::now(&mut tx).await?;
         let before = assignment.state.clone();
-        let expired = match job.kind.as_str() {
-            EXPIRE_OFFER => assignment.expire_offer(now),
-            _ => assignment.expire_delivery(now),
-        };
+        let of_offer = job.kind == EXPIRE_OFFER;
+        let deadline = if of_offer { assignment.deadlines.offer } else { assignment.deadlines.delivery };
+        // The clock that called the job was ahead of this one, as after a failover: what did not expire now would never do.
+        if now < deadline {
+            job.retry_as(&mut tx, &job.state, deadline).await?;
+            tx.commit().await?;
+            return Ok(());
+        }
+        let expired = if of_offer { assignment.expire_offer(now) } else { assignment.expire_delivery(now) };
         // First, as what follows from the end cancels the jobs that still wait for a deadline.
         job.finish(&mut tx).await?;
         if let Some(expired) = expired {

@@ -9,7 +9,7 @@ use crate::{
         assignment::{Assignment, Dues, State},
     },
     peer::{Budget, Refusal},
-    store,
+    store::{self, submission::FreeText},
 };
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -81,7 +81,7 @@ async fn publish_settled(conn: &mut PgConnection, settled: &Assignment) -> Resul
     };
     let content = store::brief::published(conn, settled.brief, settled.brief_revision).await?;
     let content = content.ok_or_else(|| broken("the brief's revision is gone"))?;
-    let submissions = store::submission::list(conn, settled.id).await?;
+    let submissions = store::submission::list(conn, settled.id, FreeText::Left).await?;
     let live = submissions.iter().find(|s| s.id == *submission).ok_or_else(|| broken("the submission is gone"))?;
     let deliverables = content.package.shares(settled.reward, accepted).into_iter().map(|share| {
         let handed_in = live.deliverables.iter().find(|d| d.key == share.spec.key);

@@ -64,16 +64,36 @@ pub async fn upsert_review(conn: &mut PgConnection, submission: SubmissionId, re
     Ok(())
 }
 
+/// Whether free text is read: it is personal and may be large, so only who shows it asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeText {
+    Read,
+    Left,
+}
+
+/// How many submissions an assignment has.
+pub async fn count(conn: &mut PgConnection, assignment: AssignmentId) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM submission WHERE assignment_id = $1"#, assignment.0)
+        .fetch_one(conn)
+        .await
+}
+
 /// An assignment's submissions, oldest first.
-pub async fn list(conn: &mut PgConnection, assignment: AssignmentId) -> Result<Vec<Submission>, sqlx::Error> {
+pub async fn list(
+    conn: &mut PgConnection,
+    assignment: AssignmentId,
+    free_text: FreeText,
+) -> Result<Vec<Submission>, sqlx::Error> {
+    let with_text = free_text == FreeText::Read;
     let rows = sqlx::query!(
-        r#"SELECT s.submission_id, s.stage, s.submit_time, r.verdict AS "verdict?", r.accepted_keys AS "accepted_keys?", r.remark,
-                r.reviewer AS "reviewer?", r.review_time AS "review_time?"
+        r#"SELECT s.submission_id, s.stage, s.submit_time, r.verdict AS "verdict?", r.accepted_keys AS "accepted_keys?",
+                CASE WHEN $2 THEN r.remark END AS remark, r.reviewer AS "reviewer?", r.review_time AS "review_time?"
          FROM submission AS s
          LEFT JOIN review AS r USING (submission_id)
          WHERE s.assignment_id = $1
          ORDER BY s.submit_time, s.submission_id"#,
         assignment.0,
+        with_text,
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -82,12 +102,14 @@ pub async fn list(conn: &mut PgConnection, assignment: AssignmentId) -> Result<V
     }
     let mut deliverables: HashMap<Uuid, Vec<Submitted>> = HashMap::new();
     let handed_in = sqlx::query!(
-        "SELECT d.submission_id, d.deliverable_key, d.platform, d.publish_time, d.url, d.body
+        "SELECT d.submission_id, d.deliverable_key, d.platform, d.publish_time,
+                CASE WHEN $2 THEN d.url END AS url, CASE WHEN $2 THEN d.body END AS body
          FROM submitted_deliverable AS d
          JOIN submission AS s USING (submission_id)
          WHERE s.assignment_id = $1
          ORDER BY d.submission_id, d.place",
         assignment.0,
+        with_text,
     )
     .fetch_all(conn)
     .await?;
