@@ -109,11 +109,20 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
         &self,
         request: Request<pb::AcceptAssignmentRequest>,
     ) -> Result<Response<pb::AcceptAssignmentResponse>, Status> {
+        // Consent is asked for again, and without an answer nothing begins: the offer may be days old.
+        let candidate = async |call: &Call, request: &pb::AcceptAssignmentRequest| {
+            let id = AssignmentId::parse("assignment_id", &request.assignment_id)?;
+            let mut conn = self.gate.db().read().await?;
+            let offered = store::assignment::find(&mut conn, call.programme, id).await?;
+            drop(conn);
+            let offered = offered.ok_or(Error::AssignmentNotFound(id))?;
+            self.registry.candidate(call.programme, offered.member).await
+        };
         self.gate
-            .mutate(request, |work, request| {
+            .mutate_after(request, candidate, |work, request, candidate| {
                 Box::pin(async move {
                     let assignment = locked(work, &request.assignment_id).await?;
-                    let accepted = transit(work, assignment, Assignment::accept).await?;
+                    let accepted = transit(work, assignment, |a, now| a.accept(candidate.participates, now)).await?;
                     Ok(pb::AcceptAssignmentResponse { assignment: Some(shown(work, &accepted).await?) })
                 })
             })

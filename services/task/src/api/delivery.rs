@@ -28,7 +28,7 @@ pub(super) async fn submit(work: &mut Work, request: pb::SubmitWorkRequest) -> R
     let deliverables = convert::submitted_from_proto(request.deliverables)?;
     let assignment = locked(work, &request.assignment_id).await?;
     let content = content(work, &assignment).await?;
-    let flaws = submission::flaws(stage, &deliverables, &content.package);
+    let flaws = submission::flaws(stage, &deliverables, &content.package, work.now().await?);
     if !flaws.is_empty() {
         return Err(Error::Fields(flaws.into_iter().map(convert::submitted_flaw).collect()));
     }

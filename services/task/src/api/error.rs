@@ -88,6 +88,7 @@ fn assignment_fault(problem: &AssignmentError, text: String) -> Fault {
             Fault::refused("SUBMISSION_NOT_LATEST", text).with("latest_submission_id", latest)
         }
         AssignmentError::SubmissionLimit { max } => Fault::refused("SUBMISSION_LIMIT", text).with("max_submissions", max),
+        AssignmentError::ConsentWithdrawn => Fault::refused("CONSENT_WITHDRAWN", text).with("consent_purpose", "PARTICIPATION"),
         AssignmentError::NothingAccepted => Fault::refused("NOTHING_ACCEPTED", text),
     }
 }

@@ -124,6 +124,8 @@ pub enum AssignmentError {
     SubmissionNotLatest { latest: SubmissionId },
     #[error("the assignment has had all its {max} submissions")]
     SubmissionLimit { max: i64 },
+    #[error("the member withdrew the consent to participate")]
+    ConsentWithdrawn,
     #[error("no LIVE submission is approved")]
     NothingAccepted,
 }
@@ -219,10 +221,11 @@ impl Assignment {
         Err(AssignmentError::State { state: self.state.name(), command })
     }
 
-    /// The member takes the offer.
-    pub fn accept(self, now: DateTime<Utc>) -> Result<Self, AssignmentError> {
+    /// The member takes the offer; `participates` unless the consent to that is withdrawn.
+    pub fn accept(self, participates: bool, now: DateTime<Utc>) -> Result<Self, AssignmentError> {
         match self.state {
             State::Offered if now >= self.deadlines.offer => Err(AssignmentError::OfferClosed { deadline: self.deadlines.offer }),
+            State::Offered if !participates => Err(AssignmentError::ConsentWithdrawn),
             State::Offered => self.to(State::Reserving, now),
             _ => self.cannot("be accepted"),
         }

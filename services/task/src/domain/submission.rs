@@ -1,7 +1,7 @@
 //! Submissions (提交): work handed in, and what was said of it. No `Debug` where free text is held: it is personal.
 
 use super::{SubmissionId, brief::Package};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::HashSet;
 
 /// How many submissions one assignment may have: each answer shows them all.
@@ -94,10 +94,15 @@ pub enum SubmittedFlaw {
     Duplicate,
     /// What is live can be seen somewhere since some time.
     LiveNeedsUrl,
+    /// What is published was published before now.
+    PublishedAhead,
 }
 
+/// How far ahead of the server's clock a publish time may be.
+pub const MAX_CLOCK_AHEAD: TimeDelta = TimeDelta::minutes(10);
+
 /// All flaws of what is handed in at `stage`, each with the place of its deliverable.
-pub fn flaws(stage: Stage, deliverables: &[Submitted], package: &Package) -> Vec<(usize, SubmittedFlaw)> {
+pub fn flaws(stage: Stage, deliverables: &[Submitted], package: &Package, now: DateTime<Utc>) -> Vec<(usize, SubmittedFlaw)> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     for (place, deliverable) in deliverables.iter().enumerate() {
@@ -109,6 +114,9 @@ pub fn flaws(stage: Stage, deliverables: &[Submitted], package: &Package) -> Vec
         }
         if stage == Stage::Live && (deliverable.url.is_none() || deliverable.publish_time.is_none()) {
             found.push((place, SubmittedFlaw::LiveNeedsUrl));
+        }
+        if deliverable.publish_time.is_some_and(|time| time > now + MAX_CLOCK_AHEAD) {
+            found.push((place, SubmittedFlaw::PublishedAhead));
         }
     }
     found
@@ -143,13 +151,17 @@ mod tests {
         Package::parse(vec![spec("article"), spec("video")]).expect("sound")
     }
 
+    fn now() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH
+    }
+
     fn handed_in(key: &str) -> Submitted {
         Submitted { key: key.to_owned(), platform: None, url: None, publish_time: None, text: None }
     }
 
     #[test]
     fn each_flawed_deliverable_is_found_at_its_place() {
-        let found = flaws(Stage::Draft, &[handed_in("article"), handed_in("song"), handed_in("article")], &package());
+        let found = flaws(Stage::Draft, &[handed_in("article"), handed_in("song"), handed_in("article")], &package(), now());
         assert_eq!(found, [(1, SubmittedFlaw::Unknown), (2, SubmittedFlaw::Duplicate)]);
     }
 
@@ -157,10 +169,18 @@ mod tests {
     fn what_is_live_has_an_address_and_a_time() {
         let no_time = Submitted { url: Some("https://example.com/1".into()), ..handed_in("article") };
         let sound = Submitted { publish_time: Some(DateTime::UNIX_EPOCH), ..no_time.clone() };
-        assert_eq!(flaws(Stage::Live, std::slice::from_ref(&sound), &package()), []);
-        assert_eq!(flaws(Stage::Live, &[no_time], &package()), [(0, SubmittedFlaw::LiveNeedsUrl)]);
+        assert_eq!(flaws(Stage::Live, std::slice::from_ref(&sound), &package(), now()), []);
+        assert_eq!(flaws(Stage::Live, &[no_time], &package(), now()), [(0, SubmittedFlaw::LiveNeedsUrl)]);
         let no_url = Submitted { url: None, ..sound };
-        assert_eq!(flaws(Stage::Live, &[no_url], &package()), [(0, SubmittedFlaw::LiveNeedsUrl)]);
+        assert_eq!(flaws(Stage::Live, &[no_url], &package(), now()), [(0, SubmittedFlaw::LiveNeedsUrl)]);
+    }
+
+    #[test]
+    fn nothing_is_published_in_the_future() {
+        let at = |time| Submitted { publish_time: Some(time), ..handed_in("article") };
+        let (near, ahead) = (now() + MAX_CLOCK_AHEAD, now() + MAX_CLOCK_AHEAD + TimeDelta::microseconds(1));
+        assert_eq!(flaws(Stage::Draft, &[at(near)], &package(), now()), []);
+        assert_eq!(flaws(Stage::Draft, &[at(ahead)], &package(), now()), [(0, SubmittedFlaw::PublishedAhead)]);
     }
 
     #[test]

@@ -78,6 +78,8 @@ async fn without_the_registry_nothing_is_offered_and_what_is_agreed_goes_on() {
     let mut world = World::new().await;
     let (task, member) = (world.task_with(|_| {}).await, world.member().await);
     let agreed = world.offer(&task, &member).await.expect("offered").assignment_id;
+    world.accept(&agreed).await.expect("accepted");
+    let open = world.offer(&task, &world.member().await).await.expect("offered").assignment_id;
     let request = pb::OfferAssignmentRequest {
         programme_id: world.programme.clone(),
         request_id: id(),
@@ -89,8 +91,8 @@ async fn without_the_registry_nothing_is_offered_and_what_is_agreed_goes_on() {
     let wait = answer.as_ref().err().and_then(|status| status.get_details_retry_info());
     assert!(wait.is_some_and(|info| info.retry_delay.is_some()), "it says when to come again");
     assert_eq!(refused(answer, Code::Unavailable, "PEER_UNAVAILABLE")["peer"], "registry");
-    // The currency of a programme is known, and money needs no registry.
-    world.accept(&agreed).await.expect("accepted");
+    // Nothing begins without a word on consent; the currency of a programme is known, and money needs no registry.
+    assert_eq!(refused(world.accept(&open).await, Code::Unavailable, "PEER_UNAVAILABLE")["peer"], "registry");
     world.wait_for(&agreed, State::InProgress, Settlement::Held).await;
     assert_eq!(world.finish(&agreed, &["article", "video"]).await.earned, Some(crate::world::yuan(1_000)));
 
@@ -104,7 +106,7 @@ async fn without_the_registry_nothing_is_offered_and_what_is_agreed_goes_on() {
     let again = world.assignments().offer_assignment(request).await.expect("an answer that was given needs no registry");
     assert!(again.metadata().contains_key("koc-replayed"));
     drop(away);
-    assert_eq!(world.places(&task).await, (2, 2));
+    assert_eq!(world.places(&task).await, (3, 3));
 }
 
 /// The task service in a runtime of its own, to be killed with it.

@@ -120,3 +120,25 @@ async fn offers_close_by_the_clock_and_what_nobody_took_gives_its_place_back() {
     assert_eq!(world.get(&taken.assignment_id).await.expect("found").state(), State::InProgress);
     assert_eq!(world.places(&task).await, (1, 1));
 }
+
+#[tokio::test]
+async fn who_withdrew_consent_since_the_offer_cannot_take_it() {
+    let world = World::new().await;
+    let (task, member_id) = (world.task_with(|_| {}).await, world.member().await);
+    let offered = world.offer(&task, &member_id).await.expect("offered");
+    let withdrawn = registry::Consent { purpose: registry::ConsentPurpose::Participation.into(), granted: false };
+    let request = registry::UpdateMemberRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        member_id,
+        profile: Some(registry::MemberProfile { consents: vec![withdrawn], ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["profile.consents".into()] }),
+        ..Default::default()
+    };
+    let mut members = registry::member_service_client::MemberServiceClient::new(world.registry.channel());
+    members.update_member(request).await.expect("withdrawn");
+
+    let answer = world.accept(&offered.assignment_id).await;
+    assert_eq!(refused(answer, Code::FailedPrecondition, "CONSENT_WITHDRAWN")["consent_purpose"], "PARTICIPATION");
+    assert_eq!(world.get(&offered.assignment_id).await.expect("there").state(), State::Offered);
+}

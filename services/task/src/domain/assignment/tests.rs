@@ -49,7 +49,7 @@ fn offered() -> Assignment {
 }
 
 fn reserving() -> Assignment {
-    offered().accept(NOW).expect("offered")
+    offered().accept(true, NOW).expect("offered")
 }
 
 fn in_progress() -> Assignment {
@@ -121,7 +121,7 @@ fn a_member_who_gives_up_while_money_is_asked_for_gets_none_held() {
 #[test]
 fn the_clock_refuses_what_is_late() {
     let deadlines = offered().deadlines;
-    assert_eq!(offered().accept(deadlines.offer), Err(AssignmentError::OfferClosed { deadline: deadlines.offer }));
+    assert_eq!(offered().accept(true, deadlines.offer), Err(AssignmentError::OfferClosed { deadline: deadlines.offer }));
     let late = in_progress().submit(first(), deadlines.delivery);
     assert_eq!(late, Err(AssignmentError::DeliveryClosed { deadline: deadlines.delivery }));
 }
@@ -178,7 +178,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
 fn apply(assignment: Assignment, command: &Command, now: DateTime<Utc>) -> Result<Assignment, AssignmentError> {
     let unchanged = assignment.clone();
     match command {
-        Command::Accept => assignment.accept(now),
+        Command::Accept => assignment.accept(true, now),
         Command::Fund => assignment.fund(hold(), now),
         Command::RefuseFunds => assignment.refuse_funds(refusal(), now),
         Command::Decline => assignment.decline(now),
