@@ -53,6 +53,16 @@ fn a_row_may_win_one_field_and_lose_another() {
 }
 
 #[test]
+fn a_field_that_ends_as_it_began_is_no_change_of_the_person() {
+    let mut person = Person::default();
+    person.fold(&row(1, city("Guangzhou"), &[]), "crm");
+    let mut person = Person::new(person.record);
+    assert_eq!(person.fold(&row(2, city("Shenzhen"), &[]), "crm"), Outcome::Updated);
+    assert_eq!(person.fold(&row(3, city("Guangzhou"), &[]), "crm"), Outcome::Updated);
+    assert!(person.changed.is_empty() && person.stamped);
+}
+
+#[test]
 fn a_cleared_field_stays_empty_against_older_values() {
     let mut person = Person::default();
     person.fold(&row(2, Profile::default(), &["city"]), "crm");
