@@ -21,6 +21,7 @@ use koc_chassis::{
     page,
 };
 use koc_proto::koc::registry::v1 as pb;
+use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -179,7 +180,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let provenance = Provenance::of_new(&profile, now);
-    let changed_fields = profile.known().into_iter().map(Field::path).collect();
+    let changed_fields = Field::paths(profile.known());
     let record = Record { profile, provenance };
     let member = Locked { id, record, trust_level: TrustLevel::New, version: 1 };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
@@ -193,7 +194,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Mask {
     trust_level: bool,
-    fields: Vec<Field>,
+    fields: BTreeSet<Field>,
 }
 
 impl Mask {
@@ -204,14 +205,14 @@ impl Mask {
         }
         let mut mask = Self::default();
         for (i, path) in paths.iter().enumerate() {
-            match path.strip_prefix("profile.").and_then(Field::from_name) {
-                Some(field) if mask.fields.contains(&field) => {}
-                Some(field) => mask.fields.push(field),
-                None if path == TRUST_LEVEL => mask.trust_level = true,
-                None => {
-                    let rule = "must be trust_level or a field of the profile, e.g. profile.city";
-                    violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
-                }
+            let fields = path.strip_prefix("profile.").map(Field::named).unwrap_or_default();
+            if !fields.is_empty() {
+                mask.fields.extend(fields);
+            } else if path == TRUST_LEVEL {
+                mask.trust_level = true;
+            } else {
+                let rule = "must be trust_level or a field of the profile, e.g. profile.city";
+                violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
             }
         }
         mask
@@ -239,9 +240,9 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let mut person = Person::new(locked.record);
-    person.overwrite(&mask.fields, &values, now);
+    person.overwrite(mask.fields, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
-    let mut changed_fields: Vec<String> = person.changed.iter().map(|field| field.path()).collect();
+    let mut changed_fields = Field::paths(person.changed);
     if trust_level != locked.trust_level {
         changed_fields.push(TRUST_LEVEL.to_owned());
     }
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn a_mask_names_fields_once_and_the_trust_level() {
         let (mask, broken) = parse(&["profile.city", "trust_level", "profile.city"]);
-        assert_eq!((mask, broken), (Mask { trust_level: true, fields: vec![Field::City] }, Vec::new()));
+        assert_eq!((mask, broken), (Mask { trust_level: true, fields: BTreeSet::from([Field::City]) }, Vec::new()));
     }
 
     #[test]
@@ -282,7 +283,7 @@ mod tests {
         let fields: Vec<_> = broken.iter().map(|v| (v.field.as_str(), v.rule.as_str())).collect();
         let expected = ["update_mask.paths[0]", "update_mask.paths[2]", "update_mask.paths[3]", "update_mask.paths[4]"];
         assert_eq!(fields, expected.map(|field| (field, "FIELD_NOT_UPDATABLE")));
-        assert_eq!(mask, Mask { trust_level: true, fields: vec![Field::City] });
+        assert_eq!(mask, Mask { trust_level: true, fields: BTreeSet::from([Field::City]) });
         assert_eq!(parse(&[]).1[0].rule, "repeated.min_items");
     }
 }

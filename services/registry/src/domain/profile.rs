@@ -51,44 +51,63 @@ pub struct Profile {
     pub consents: Vec<Consent>,
 }
 
-/// Declares the fields of a [`Profile`]; a list is one field.
+/// Declares the fields of a [`Profile`]; a list is one field, but for the consents.
 macro_rules! fields {
     ($($variant:ident $field:ident),+ $(,)?) => {
-        /// One field of a profile: what is written, and remembered as written, on its own.
+        /// One field of a profile: what is written, and remembered as written, on its own. Of the consents each purpose is one, so
+        /// that who speaks of one purpose leaves what was said of the others.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
+        #[serde(into = "&'static str", try_from = "String")]
         pub enum Field {
-            $($variant),+
+            $($variant,)+
+            Consent(Purpose),
         }
 
         impl Field {
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const ALL: &[Self] = &[
+                $(Self::$variant,)+
+                Self::Consent(Purpose::Participation),
+                Self::Consent(Purpose::Profiling),
+                Self::Consent(Purpose::ContentUse),
+                Self::Consent(Purpose::Contact),
+            ];
 
-            /// As in the contract, e.g. `region_code`.
+            /// As in the contract, e.g. `region_code`; the consents share one name.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($field)),+ }
-            }
-
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|field| field.name() == name)
+                match self {
+                    $(Self::$variant => stringify!($field),)+
+                    Self::Consent(_) => "consents",
+                }
             }
 
             pub fn is_empty(self, profile: &Profile) -> bool {
-                match self { $(Self::$variant => profile.$field.is_empty()),+ }
+                match self {
+                    $(Self::$variant => profile.$field.is_empty(),)+
+                    Self::Consent(purpose) => profile.word(purpose).is_none(),
+                }
             }
 
             /// Whether both profiles hold the same here.
             pub fn same(self, one: &Profile, other: &Profile) -> bool {
-                match self { $(Self::$variant => one.$field == other.$field),+ }
+                match self {
+                    $(Self::$variant => one.$field == other.$field,)+
+                    Self::Consent(purpose) => one.word(purpose) == other.word(purpose),
+                }
             }
 
             pub fn copy(self, from: &Profile, to: &mut Profile) {
-                match self { $(Self::$variant => to.$field.clone_from(&from.$field)),+ }
+                match self {
+                    $(Self::$variant => to.$field.clone_from(&from.$field),)+
+                    Self::Consent(purpose) => to.say(purpose, from.word(purpose)),
+                }
             }
 
             /// SHA-256 of the value as JSON. It orders values that were written at the same time.
             pub fn content_hash(self, profile: &Profile) -> [u8; 32] {
-                let content = match self { $(Self::$variant => serde_json::to_vec(&profile.$field)),+ };
+                let content = match self {
+                    $(Self::$variant => serde_json::to_vec(&profile.$field),)+
+                    Self::Consent(purpose) => serde_json::to_vec(&profile.word(purpose)),
+                };
                 Sha256::digest(content.expect("texts and lists of plain values always have a JSON form")).into()
             }
         }
@@ -105,13 +124,49 @@ fields! {
     Vehicles vehicles,
     Motivations motivations,
     Tags tags,
-    Consents consents,
 }
 
 impl Field {
+    /// The fields that the contract knows by this name; none when it knows no such name.
+    pub fn named(name: &str) -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|field| field.name() == name).collect()
+    }
+
     /// As in masks and facts, e.g. `profile.region_code`.
     pub fn path(self) -> String {
         format!("profile.{}", self.name())
+    }
+
+    /// The paths of fields that come in their order, each once.
+    pub fn paths(fields: impl IntoIterator<Item = Self>) -> Vec<String> {
+        let mut paths: Vec<String> = fields.into_iter().map(Self::path).collect();
+        paths.dedup();
+        paths
+    }
+
+    /// As stored, e.g. `consents.PROFILING`.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Consent(Purpose::Participation) => "consents.PARTICIPATION",
+            Self::Consent(Purpose::Profiling) => "consents.PROFILING",
+            Self::Consent(Purpose::ContentUse) => "consents.CONTENT_USE",
+            Self::Consent(Purpose::Contact) => "consents.CONTACT",
+            plain => plain.name(),
+        }
+    }
+}
+
+impl From<Field> for &'static str {
+    fn from(field: Field) -> Self {
+        field.key()
+    }
+}
+
+impl TryFrom<String> for Field {
+    type Error = String;
+
+    fn try_from(key: String) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|field| field.key() == key).ok_or(format!("no field of a profile is stored as {key}"))
     }
 }
 
@@ -119,6 +174,17 @@ impl Profile {
     /// Fields that hold something.
     pub fn known(&self) -> Vec<Field> {
         Field::ALL.iter().copied().filter(|field| !field.is_empty(self)).collect()
+    }
+
+    /// What was said of a purpose: granted or withdrawn.
+    fn word(&self, purpose: Purpose) -> Option<bool> {
+        self.consents.iter().find(|consent| consent.purpose == purpose).map(|consent| consent.granted)
+    }
+
+    fn say(&mut self, purpose: Purpose, word: Option<bool>) {
+        self.consents.retain(|consent| consent.purpose != purpose);
+        self.consents.extend(word.map(|granted| Consent { purpose, granted }));
+        self.consents.sort_unstable_by_key(|consent| consent.purpose);
     }
 
     pub fn withdraws(&self, purpose: Purpose) -> bool {
@@ -178,12 +244,21 @@ mod tests {
 
     #[test]
     fn fields_are_known_by_the_names_of_the_contract() {
-        assert_eq!(Field::from_name("region_code"), Some(Field::RegionCode));
+        assert_eq!(Field::named("region_code"), [Field::RegionCode]);
         assert_eq!(Field::RegionCode.path(), "profile.region_code");
-        assert_eq!(Field::from_name("tier_id"), None);
+        assert_eq!(Field::named("tier_id"), []);
+        assert_eq!(Field::named("consents").len(), 4);
+        assert_eq!(Field::paths(Field::named("consents")), ["profile.consents"]);
+    }
+
+    #[test]
+    fn fields_survive_their_storage() {
         for field in Field::ALL {
-            assert_eq!(serde_json::to_value(field).expect("a name"), field.name());
+            let stored = serde_json::to_value(field).expect("a key");
+            assert_eq!(serde_json::from_value::<Field>(stored).expect("a field"), *field);
         }
+        assert_eq!(serde_json::to_value(Field::Consent(Purpose::ContentUse)).expect("a key"), "consents.CONTENT_USE");
+        assert!(serde_json::from_value::<Field>("consents".into()).is_err());
     }
 
     #[test]

@@ -67,12 +67,13 @@ impl Row {
         let mut fields = values.known();
         for (i, name) in clear_fields.iter().enumerate() {
             let broken = |rule, text| Violation::new(format!("clear_fields[{i}]"), rule, text);
-            match Field::from_name(name) {
-                None => violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email")),
-                Some(field) if !field.is_empty(&values) => {
-                    violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
-                }
-                Some(field) => fields.push(field),
+            let named = Field::named(name);
+            if named.is_empty() {
+                violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email"));
+            } else if named.iter().any(|field| !field.is_empty(&values)) {
+                violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
+            } else {
+                fields.extend(named);
             }
         }
         violations.finish()?;
@@ -150,8 +151,8 @@ impl Person {
 
     /// Writes `fields` in the name of a caller, who has the last word: the stamp is later than what it replaces even where that
     /// came from a clock ahead of ours.
-    pub fn overwrite(&mut self, fields: &[Field], values: &Profile, now: DateTime<Utc>) {
-        for &field in fields {
+    pub fn overwrite(&mut self, fields: impl IntoIterator<Item = Field>, values: &Profile, now: DateTime<Utc>) {
+        for field in fields {
             let stamp = self.record.provenance.0.get(&field);
             let time = stamp.map_or(now, |stamp| now.max(stamp.time + TimeDelta::microseconds(1)));
             self.write(field, values, Stamp { time, source: API_SOURCE.to_owned() });

@@ -118,7 +118,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
             Some((trust_level, version)) => (trust_level, version + i64::from(visible)),
         };
         if visible {
-            let changed_fields = changed.into_iter().map(Field::path).collect();
+            let changed_fields = Field::paths(changed);
             let fact = pb::MemberChanged { member_id: id.to_string(), created: stored.is_none(), changed_fields, version };
             facts.push(NewFact::new(programme, id.0, &fact));
         }

@@ -1,6 +1,8 @@
 //! Batches of rows from source systems.
 
-use crate::world::{World, ahead, full_profile, id, identity, in_city, named, outcomes, pairs, row, row_violations, violations};
+use crate::world::{
+    World, ahead, consents, full_profile, id, identity, in_city, named, outcomes, pairs, row, row_violations, violations,
+};
 use futures::future::join_all;
 use koc_proto::koc::registry::v1 as pb;
 use pb::SyncOutcome::{Created, Rejected, Stale, Unchanged, Updated};
@@ -128,6 +130,26 @@ async fn an_older_row_never_overwrites_a_newer_one_and_a_tie_ends_the_same_in_an
     assert_eq!(second, [Updated, Stale]);
     let (three, four) = (world.lookup("crm", "3").await.expect("found"), world.lookup("crm", "4").await.expect("found"));
     assert_eq!(three.profile, four.profile);
+}
+
+#[tokio::test]
+async fn a_system_that_knows_of_one_consent_leaves_a_withdrawal_of_another() {
+    let world = World::new().await;
+    let (profiling, contact) = (pb::ConsentPurpose::Profiling, pb::ConsentPurpose::Contact);
+    world.upsert(vec![row("1", 1, consents(profiling, false)), row("2", 2, consents(contact, true))]).await;
+
+    // Later, and earlier, than the words on the other purpose.
+    let results = world.upsert(vec![row("1", 2, consents(contact, true)), row("2", 1, consents(profiling, false))]).await;
+
+    assert_eq!(outcomes(&results), [Updated, Updated]);
+    let both = [consents(profiling, false).consents, consents(contact, true).consents].concat();
+    for (result, external_id) in results.iter().zip(["1", "2"]) {
+        assert_eq!(world.lookup("crm", external_id).await.expect("found").profile.unwrap_or_default().consents, both);
+        let told = world.told(&result.member_id).await;
+        assert!(told.len() == 2 && told.iter().all(|change| change.changed_fields == ["profile.consents"]), "{told:?}");
+    }
+    assert_eq!(outcomes(&world.upsert(vec![row("1", 1, consents(profiling, true))]).await), [Stale]);
+    assert_eq!(outcomes(&world.upsert(vec![row("1", 2, consents(profiling, true))]).await), [Updated]);
 }
 
 #[tokio::test]
