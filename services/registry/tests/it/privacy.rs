@@ -17,7 +17,8 @@ fn marked() -> pb::MemberProfile {
         phone: PHONE.into(),
         channels: vec![pb::Channel { platform: "DOUYIN".into(), handle: format!("{MARKER}-handle"), followers: Some(1) }],
         vehicles: vec![pb::Vehicle { model: "E5".into(), vin: MARKER.into() }],
-        ..in_city("广州")
+        tags: vec![format!("{MARKER} tag")],
+        ..in_city(&format!("{MARKER} city"))
     }
 }
 
@@ -58,13 +59,14 @@ fn assert_status_unmarked<T>(answer: Result<T, Status>) {
 async fn nothing_personal_is_in_answers_that_are_stored_nor_in_facts_nor_in_the_trail() {
     let world = World::new().await;
     let mut request = world.create_request(marked());
-    request.external_identities = vec![identity("crm", "1")];
+    let external_id = format!("{MARKER}@crm.example.com");
+    request.external_identities = vec![identity("crm", &external_id)];
     let member = world.create(request.clone()).await.expect("created");
-    assert_eq!(member.profile, Some(marked()));
+    assert_eq!((&member.profile, &member.external_identities), (&Some(marked()), &request.external_identities));
     let update = world.update_request(&member.member_id, marked(), &["profile.email", "profile.tags"]);
     world.update(update).await.expect("updated");
-    world.upsert(vec![row("1", 1, marked()), row("2", 1, marked())]).await;
-    let later = pb::MemberRow { source_time: Some(ahead(Duration::from_secs(60))), ..row("1", 0, marked()) };
+    world.upsert(vec![row(&external_id, 1, marked()), row(MARKER, 1, marked())]).await;
+    let later = pb::MemberRow { source_time: Some(ahead(Duration::from_secs(60))), ..row(&external_id, 0, in_city(MARKER)) };
     world.upsert(vec![later]).await;
     let score = pb::ValueScore { value_type: 1, score: 0.5, confidence: 0.5, labelled: false, evidence_output_ids: vec![] };
     let scores = pb::UpdateValueProfileRequest {
