@@ -1,9 +1,10 @@
 //! Retries: a request id decides what happens.
 
-use crate::world::{World, full_profile, id, identity, in_city, named, refused, violations};
+use crate::world::{World, full_profile, id, identity, in_city, named, refused, row, violations};
 use futures::future::join_all;
 use koc_proto::koc::registry::v1 as pb;
-use tonic::{Code, Response};
+use std::time::Duration;
+use tonic::{Code, Request, Response};
 
 fn replayed<T>(answer: &Response<T>) -> bool {
     answer.metadata().get("koc-replayed").is_some_and(|v| v == "true")
@@ -106,4 +107,40 @@ async fn an_update_refused_for_its_etag_may_be_sent_again_with_a_fresh_one() {
     refused(world.update(request.clone()).await, Code::Aborted, "ETAG_MISMATCH");
     request.etag = member.etag;
     world.update(request).await.expect("nothing was kept of the first try");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_too_long_ends_with_its_deadline_and_may_be_sent_again() {
+    let world = World::new().await;
+    let member = world.member(in_city("广州")).await;
+    let mut held = world.registry.database.admin.begin().await.expect("a transaction");
+    sqlx::query("SELECT 1 FROM member FOR UPDATE").execute(&mut *held).await.expect("held");
+    let update = world.update_request(&member.member_id, in_city("深圳"), &["profile.city"]);
+    let batch = || {
+        let later = crate::world::ahead(Duration::from_secs(60));
+        let row = pb::MemberRow { source_time: Some(later), ..row("1", 0, in_city("佛山")) };
+        world.batch("crm", vec![row])
+    };
+    // The batch waits for an identity that somebody else has claimed and not yet committed.
+    let identify = "INSERT INTO external_identity SELECT programme_id, 'crm', '1', member_id, create_time FROM member";
+    sqlx::query(identify).execute(&mut *held).await.expect("identified");
+
+    let mut late = Request::new(update.clone());
+    late.set_timeout(Duration::from_millis(300));
+    let update_late = world.members().update_member(late).await.expect_err("it waits too long").code();
+    let mut late = Request::new(batch());
+    late.set_timeout(Duration::from_millis(300));
+    let batch_late = world.sync().batch_upsert_members(late).await.expect_err("it waits too long").code();
+    // Whether the service or the client looks at the clock first is chance.
+    for code in [update_late, batch_late] {
+        assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    }
+    held.commit().await.expect("given back");
+
+    let now = world.update(update).await.expect("nothing was kept of the first try");
+    assert_eq!(now.profile, Some(in_city("深圳")));
+    assert_eq!(world.send(batch()).await[0].outcome(), pb::SyncOutcome::Updated);
+    let versions: Vec<_> = world.told(&member.member_id).await.into_iter().map(|change| change.version).collect();
+    assert_eq!(versions, [1, 2, 3]);
+    assert_eq!(world.count("SELECT count(*) FROM member").await, 1);
 }
