@@ -106,6 +106,7 @@ async fn run_evaluation(stage: &Stage, step: &str) -> anyhow::Result<()> {
         programme_id: stage.programme_id(),
         request_id: stage.request_id(&format!("evaluate {step}")),
         validate_only: false,
+        after_member_id: String::new(),
     };
     let moves = must!(ADMIN, stage.tiers(), evaluate_tiers, request)?;
     stage.say(&format!("  Tiers: {} promoted, {} stay", moves.promoted.len(), moves.stayed.len()));

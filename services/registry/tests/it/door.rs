@@ -91,6 +91,7 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         programme_id: programme_id.clone(),
         request_id: id(),
         validate_only: false,
+        after_member_id: String::new()
     }));
     call!(tiers.list_tier_moves(pb::ListTierMovesRequest { programme_id: programme_id.clone(), member_id: member_id.clone() }));
     call!(values.update_value_profile(pb::UpdateValueProfileRequest {

@@ -165,7 +165,12 @@ async fn the_trail_says_who_did_what_to_whom_when_and_why() {
         proposal: Some(proposal),
     };
     tiers.propose_tier(propose).await.expect("recorded");
-    let evaluate = pb::EvaluateTiersRequest { programme_id: world.programme.clone(), request_id: id(), validate_only: false };
+    let evaluate = pb::EvaluateTiersRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        validate_only: false,
+        after_member_id: String::new(),
+    };
     tiers.evaluate_tiers(evaluate.clone()).await.expect("evaluated");
     // A trial, a retry and a refusal leave no trace here.
     let trial = pb::EvaluateTiersRequest { request_id: id(), validate_only: true, ..evaluate.clone() };

@@ -100,6 +100,7 @@ async fn what_is_asked_of_a_programme_that_is_not_there_is_not_found() {
         reason: "stricter".into(),
     };
     refused(world.tiers().create_tier_policy(policy).await, code, reason);
-    let evaluate = pb::EvaluateTiersRequest { programme_id, request_id: id(), validate_only: false };
+    let evaluate =
+        pb::EvaluateTiersRequest { programme_id, request_id: id(), validate_only: false, after_member_id: String::new() };
     refused(world.tiers().evaluate_tiers(evaluate).await, code, reason);
 }

@@ -1,6 +1,6 @@
 //! Tiers: policies, proposals, evaluations and moves.
 
-use crate::world::{DAY, World, at, consents, fact, id, in_city, pairs, refused, violations};
+use crate::world::{DAY, World, at, consents, fact, id, in_city, pairs, refused, row, violations};
 use futures::future::join_all;
 use koc_proto::koc::registry::v1 as pb;
 use tonic::{Code, Status};
@@ -27,7 +27,12 @@ impl World {
     }
 
     async fn evaluate(&self) -> pb::EvaluateTiersResponse {
-        let request = pb::EvaluateTiersRequest { programme_id: self.programme.clone(), request_id: id(), validate_only: false };
+        let request = pb::EvaluateTiersRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            validate_only: false,
+            after_member_id: String::new(),
+        };
         self.tiers().evaluate_tiers(request).await.expect("evaluated").into_inner()
     }
 
@@ -68,7 +73,12 @@ async fn an_evaluation_moves_who_satisfies_the_rules_and_says_why_each_other_sta
     assert!(world.propose(ids[1], 0.7999, 9, 1).await.expect("recorded"));
     assert!(world.propose(ids[2], 0.95, 4, 1).await.expect("recorded"));
 
-    let trial = pb::EvaluateTiersRequest { programme_id: world.programme.clone(), request_id: id(), validate_only: true };
+    let trial = pb::EvaluateTiersRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        validate_only: true,
+        after_member_id: String::new(),
+    };
     let foreseen = world.tiers().evaluate_tiers(trial.clone()).await.expect("a trial").into_inner();
     assert!(foreseen.promoted.iter().chain(&foreseen.stayed).all(|m| m.move_time.is_none()));
     assert_eq!(world.get(ids[0]).await.expect("it is there"), members[0]);
@@ -253,4 +263,40 @@ async fn all_that_a_policy_or_a_proposal_breaks_is_reported_at_once() {
         ])
     );
     assert_eq!(world.list_tiers().await.policy.expect("a policy").version, 1);
+}
+
+#[tokio::test]
+async fn many_open_proposals_are_judged_in_parts_and_none_is_left_out() {
+    let world = World::new().await;
+    for batch in 0..3 {
+        world.upsert((0..401).map(|i| row(&format!("{batch}-{i}"), 1, in_city("广州"))).collect()).await;
+    }
+    // Every other one may rise.
+    let proposals = "INSERT INTO tier_proposal
+                     SELECT programme_id, member_id, row_number() OVER (ORDER BY member_id) % 2, 9, now(), member_id, '', now()
+                     FROM member";
+    sqlx::query(proposals).execute(&world.registry.database.admin).await.expect("proposals");
+    let mut request = pb::EvaluateTiersRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        validate_only: false,
+        after_member_id: String::new(),
+    };
+
+    let first = world.tiers().evaluate_tiers(request.clone()).await.expect("the first part").into_inner();
+    (request.request_id, request.after_member_id) = (id(), first.next_after_member_id.clone());
+    let second = world.tiers().evaluate_tiers(request.clone()).await.expect("the second part").into_inner();
+
+    let numbers = |answer: &pb::EvaluateTiersResponse| (answer.promoted.len(), answer.stayed.len());
+    assert_eq!((numbers(&first), numbers(&second)), ((500, 500), (102, 101)));
+    assert_eq!(first.next_after_member_id, first.stayed[499].member_id);
+    assert_eq!(second.next_after_member_id, "");
+    let mut judged: Vec<_> = [&first.promoted, &first.stayed, &second.promoted, &second.stayed].into_iter().flatten().collect();
+    judged.sort_unstable_by_key(|m| &m.member_id);
+    judged.dedup_by_key(|m| &m.member_id);
+    assert_eq!((judged.len(), world.count("SELECT count(*) FROM member WHERE tier_id = 'CORE'").await), (1_203, 602));
+    // Who stayed is judged again the next time, and only they.
+    assert_eq!(numbers(&world.evaluate().await), (0, 601));
+    request.after_member_id = "x".into();
+    assert_eq!(violations(world.tiers().evaluate_tiers(request).await), pairs([("after_member_id", "string.uuid")]));
 }
