@@ -209,6 +209,45 @@ async fn streams_with_the_same_people_at_once_make_each_once_and_none_is_held_up
     assert_eq!(world.count("SELECT count(*) FROM member WHERE city = '5-4'").await, 50);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_wait_leave_room_for_other_calls() {
+    const SENDERS: i64 = 16;
+    let world = World::new().await;
+    let member_id = world.upsert(vec![row("1", 1, in_city("广州"))]).await[0].member_id.clone();
+    let mut admin = admin(&world).await;
+    let mut held = admin.begin().await.expect("a transaction");
+    hold(&mut held, &member_id).await;
+    // More than the service has connections, half of them by stream, and all want the same row.
+    let senders = (0..SENDERS).map(|nr| {
+        let world = &world;
+        let rows = vec![row("1", 2 + nr, in_city(&format!("第{nr}城")))];
+        async move {
+            if nr % 2 == 0 {
+                return world.upsert(rows).await;
+            }
+            let mut stream = Stream::open(world.sync()).await;
+            stream.send(batch(world, 1, rows)).await;
+            stream.answer().await.expect("answered").results
+        }
+    });
+    let others = async {
+        world.wait_for_a_waiting_call().await;
+        let found = world.get(&member_id).await.expect("read meanwhile");
+        let other = world.member(in_city("深圳")).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting = world.count(waiting).await;
+        held.rollback().await.expect("given back");
+        (found, other, waiting)
+    };
+
+    let (results, (found, other, waiting)) = tokio::join!(join_all(senders), others);
+
+    assert_eq!((found.profile, other.profile), (Some(in_city("广州")), Some(in_city("深圳"))));
+    assert!((1..=3).contains(&waiting), "{waiting} at work");
+    assert!(results.iter().flatten().all(|result| result.member_id == member_id && result.status.is_none()));
+    assert_eq!(world.get(&member_id).await.expect("it is there").profile, Some(in_city("第15城")));
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_the_service_and_says_why() {
     let world = World::new().await;
