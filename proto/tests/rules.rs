@@ -189,10 +189,10 @@ fn exactly_the_marked_fields_are_emptied() {
     strips_what_is_marked::<pb::GetProgrammeResponse>();
     let mut member = pb::Member {
         member_id: "m".into(),
-        profile: Some(pb::MemberProfile { display_name: "Lin".into(), city: "Shanghai".into(), ..Default::default() }),
+        profile: Some(pb::MemberProfile { display_name: "Lin".into(), region_code: "CN-SH".into(), ..Default::default() }),
         ..Default::default()
     };
     member.strip_personal();
     let profile = member.profile.expect("it stays");
-    assert_eq!((member.member_id.as_str(), profile.display_name.as_str(), profile.city.as_str()), ("m", "", "Shanghai"));
+    assert_eq!((member.member_id.as_str(), profile.display_name.as_str(), profile.region_code.as_str()), ("m", "", "CN-SH"));
 }

@@ -161,7 +161,7 @@ async fn a_stored_answer_holds_no_personal_data() {
         profile: Some(pb::MemberProfile {
             display_name: "Lin Xiaomei".into(),
             phone: "+8613800138000".into(),
-            city: "Shanghai".into(),
+            region_code: "CN-SH".into(),
             channels: vec![pb::Channel { platform: "WEIBO".into(), handle: "lin-xiaomei".into(), followers: Some(5) }],
             ..Default::default()
         }),
@@ -179,7 +179,7 @@ async fn a_stored_answer_holds_no_personal_data() {
     assert_eq!(again.member_id, "m");
     let profile = again.profile.expect("a profile");
     assert_eq!((profile.display_name.as_str(), profile.phone.as_str(), profile.channels[0].handle.as_str()), ("", "", ""));
-    assert_eq!((profile.city.as_str(), profile.channels[0].followers), ("Shanghai", Some(5)));
+    assert_eq!((profile.region_code.as_str(), profile.channels[0].followers), ("CN-SH", Some(5)));
     let kept: String =
         sqlx::query_scalar("SELECT encode(answer, 'escape') FROM request_record").fetch_one(&database.admin).await.expect("kept");
     for personal in ["Lin", "xiaomei", "1380013"] {

@@ -94,18 +94,28 @@ pub async fn evaluate(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
 }
 
 async fn run_evaluation(stage: &Stage, step: &str) -> anyhow::Result<()> {
-    let request = pb::EvaluateTiersRequest {
-        programme_id: stage.programme_id(),
-        request_id: stage.request_id(&format!("evaluate {step}")),
-        validate_only: false,
-    };
-    let moves = must!(ADMIN, stage.tiers(), evaluate_tiers, request)?;
-    stage.say(&format!("  Tiers: {} promoted, {} stay", moves.promoted.len(), moves.stayed.len()));
-    if let Some(promoted) = moves.promoted.first() {
-        stage.say(&format!("    e.g. {} → {}: {}", promoted.from_tier_id, promoted.to_tier_id, promoted.reason));
+    let (mut promoted, mut stayed, mut after_member_id) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let request = pb::EvaluateTiersRequest {
+            programme_id: stage.programme_id(),
+            request_id: stage.request_id(&format!("evaluate {step} {after_member_id}")),
+            validate_only: false,
+            after_member_id,
+        };
+        let moves = must!(ADMIN, stage.tiers(), evaluate_tiers, request)?;
+        promoted.extend(moves.promoted);
+        stayed.extend(moves.stayed);
+        if moves.next_after_member_id.is_empty() {
+            break;
+        }
+        after_member_id = moves.next_after_member_id;
     }
-    if let Some(stayed) = moves.stayed.first() {
-        stage.say(&format!("    e.g. {} stays: {}", stayed.from_tier_id, stayed.reason));
+    stage.say(&format!("  Tiers: {} promoted, {} stay", promoted.len(), stayed.len()));
+    if let Some(first) = promoted.first() {
+        stage.say(&format!("    e.g. {} → {}: {}", first.from_tier_id, first.to_tier_id, first.reason));
+    }
+    if let Some(first) = stayed.first() {
+        stage.say(&format!("    e.g. {} stays: {}", first.from_tier_id, first.reason));
     }
     Ok(())
 }

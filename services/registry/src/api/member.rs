@@ -21,6 +21,7 @@ use koc_chassis::{
     page,
 };
 use koc_proto::koc::registry::v1 as pb;
+use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -82,7 +83,7 @@ impl MemberApi {
         let filter = Filter { tier_id: some(&request.tier_id), region_code: some(&request.region_code) };
         let size = page::size(request.page_size);
 
-        let mut tx = self.gate.db().begin().await?;
+        let mut tx = self.gate.db().snapshot().await?;
         let mut ids = store::member::list_ids(&mut tx, call.programme, filter, after.unwrap_or(Uuid::nil()), size + 1).await?;
         let next_page_token = page::cut(&mut ids, size, |id| page::token("ListMembers", &filters, &id.to_string()));
         let mut found = store::member::get_all(&mut tx, call.programme, &ids).await?;
@@ -193,35 +194,35 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Mask {
     trust_level: bool,
-    fields: Vec<Field>,
+    fields: BTreeSet<Field>,
 }
 
 impl Mask {
-    /// Errors: FIELD_NOT_UPDATABLE, and a mask that names nothing.
-    fn parse(paths: &[String]) -> Result<Self, Vec<Violation>> {
-        let mut violations = Violations::default();
+    /// What the paths name; the others become violations: FIELD_NOT_UPDATABLE, and a mask that names nothing.
+    fn parse(paths: &[String], violations: &mut Violations) -> Self {
         if paths.is_empty() {
             violations.push(Violation::new("update_mask.paths", "repeated.min_items", "must name at least one field"));
         }
         let mut mask = Self::default();
         for (i, path) in paths.iter().enumerate() {
-            let named = path.strip_prefix("profile.").map(Field::named).unwrap_or_default();
-            if path == TRUST_LEVEL {
+            let fields = path.strip_prefix("profile.").map(Field::named).unwrap_or_default();
+            if !fields.is_empty() {
+                mask.fields.extend(fields);
+            } else if path == TRUST_LEVEL {
                 mask.trust_level = true;
-            } else if named.is_empty() {
+            } else {
                 let rule = "must be trust_level or a field of the profile, e.g. profile.city";
                 violations.push(Violation::new(format!("update_mask.paths[{i}]"), "FIELD_NOT_UPDATABLE", rule));
             }
-            mask.fields.extend(named.into_iter().filter(|field| !paths[..i].contains(&field.path())));
         }
-        violations.finish().map(|()| mask)
+        mask
     }
 }
 
 async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb::UpdateMemberResponse, Error> {
     let mut violations = Violations::default();
     let id = violations.take(MemberId::parse("member_id", &request.member_id));
-    let mask = violations.take_all(Mask::parse(&request.update_mask.unwrap_or_default().paths)).unwrap_or_default();
+    let mask = Mask::parse(&request.update_mask.unwrap_or_default().paths, &mut violations);
     let values = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
     // A member always has a trust level: naming it without a value clears nothing.
     let trust_level = match mask.trust_level {
@@ -239,9 +240,9 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let mut person = Person::new(locked.record);
-    person.overwrite(&mask.fields, &values, now);
+    person.overwrite(mask.fields, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
-    let mut changed_fields: Vec<String> = person.changed.iter().map(|field| field.path()).collect();
+    let mut changed_fields = Field::paths(person.changed);
     if trust_level != locked.trust_level {
         changed_fields.push(TRUST_LEVEL.to_owned());
     }
@@ -264,18 +265,25 @@ mod tests {
         paths.iter().map(|path| (*path).to_owned()).collect()
     }
 
-    #[test]
-    fn a_mask_names_fields_once_and_the_trust_level() {
-        let mask = Mask::parse(&paths(&["profile.city", "trust_level", "profile.city"])).expect("all can be changed");
-        assert_eq!(mask, Mask { trust_level: true, fields: vec![Field::City] });
+    fn parse(named: &[&str]) -> (Mask, Vec<Violation>) {
+        let mut violations = Violations::default();
+        let mask = Mask::parse(&paths(named), &mut violations);
+        (mask, violations.finish().err().unwrap_or_default())
     }
 
     #[test]
-    fn every_path_that_cannot_be_changed_is_reported() {
-        let broken = Mask::parse(&paths(&["tier_id", "profile.city", "profile", "city", "profile.shoe_size"])).expect_err("four");
+    fn a_mask_names_fields_once_and_the_trust_level() {
+        let (mask, broken) = parse(&["profile.city", "trust_level", "profile.city"]);
+        assert_eq!((mask, broken), (Mask { trust_level: true, fields: BTreeSet::from([Field::City]) }, Vec::new()));
+    }
+
+    #[test]
+    fn every_path_that_cannot_be_changed_is_reported_and_the_others_are_understood() {
+        let (mask, broken) = parse(&["tier_id", "profile.city", "profile", "city", "profile.shoe_size", "trust_level"]);
         let fields: Vec<_> = broken.iter().map(|v| (v.field.as_str(), v.rule.as_str())).collect();
         let expected = ["update_mask.paths[0]", "update_mask.paths[2]", "update_mask.paths[3]", "update_mask.paths[4]"];
         assert_eq!(fields, expected.map(|field| (field, "FIELD_NOT_UPDATABLE")));
-        assert_eq!(Mask::parse(&[]).expect_err("nothing named")[0].rule, "repeated.min_items");
+        assert_eq!(mask, Mask { trust_level: true, fields: BTreeSet::from([Field::City]) });
+        assert_eq!(parse(&[]).1[0].rule, "repeated.min_items");
     }
 }

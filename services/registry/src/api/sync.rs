@@ -13,29 +13,41 @@ use koc_chassis::{
     clock,
     context::{self, Current},
     fault::{Violation, Violations},
-    gate::Gate,
+    gate::{Call, Gate},
     ids::ProgrammeId,
 };
 use koc_proto::{codec, google::rpc, koc::registry::v1 as pb, rules::Rules};
 use prost::Message;
 use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, info_span};
 
+/// Batches at work at once may hold one in so many of the database connections, so that other calls have some too. Those beyond wait,
+/// in the order they came.
+const CONNECTIONS_PER_BATCH: u32 = 4;
 /// One batch of a stream may take so long.
 const BATCH_DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct SyncApi {
     gate: Gate<Error>,
     drain: CancellationToken,
+    slots: Arc<Semaphore>,
 }
 
 impl SyncApi {
     pub fn new(gate: Gate<Error>, drain: CancellationToken) -> Self {
-        Self { gate, drain }
+        let slots = gate.db().pool().options().get_max_connections().div_ceil(CONNECTIONS_PER_BATCH);
+        Self { gate, drain, slots: Arc::new(Semaphore::new(slots as usize)) }
     }
+}
+
+/// Applies a batch when it is its turn.
+async fn apply(gate: &Gate<Error>, slots: &Semaphore, call: &Call, batch: &Batch) -> Result<Vec<Applied>, Status> {
+    // Nobody closes the semaphore.
+    let _slot = slots.acquire().await.map_err(|_| gate.status(&Error::Draining))?;
+    apply_batch(gate.db(), call, batch).await.map_err(|error| gate.status(&error))
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<pb::SyncMembersResponse, Status>> + Send + 'static>>;
@@ -53,10 +65,8 @@ impl pb::sync_service_server::SyncService for SyncApi {
             validate_only: request.validate_only,
             method: pb::BatchUpsertMembersRequest::NAME,
         };
-        match apply_batch(self.gate.db(), &call, &batch).await {
-            Ok(applied) => Ok(Response::new(pb::BatchUpsertMembersResponse { results: results(applied) })),
-            Err(error) => Err(self.gate.status(&error)),
-        }
+        let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
+        Ok(Response::new(pb::BatchUpsertMembersResponse { results: results(applied) }))
     }
 
     type SyncMembersStream = Batches;
@@ -68,6 +78,7 @@ impl pb::sync_service_server::SyncService for SyncApi {
         let sync = Sync {
             gate: self.gate.clone(),
             drain: self.drain.clone(),
+            slots: self.slots.clone(),
             caller: self.gate.caller(&request)?,
             batches: request.into_inner(),
             programme: None,
@@ -91,6 +102,7 @@ impl pb::sync_service_server::SyncService for SyncApi {
 struct Sync {
     gate: Gate<Error>,
     drain: CancellationToken,
+    slots: Arc<Semaphore>,
     caller: Arc<Caller>,
     batches: Streaming<pb::SyncMembersRequest>,
     /// That of the first batch.
@@ -132,7 +144,7 @@ impl Sync {
             validate_only: request.validate_only,
             method: pb::SyncMembersRequest::NAME,
         };
-        let applied = apply_batch(self.gate.db(), &call, &batch).await.map_err(|error| self.gate.status(&error))?;
+        let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
         self.next_batch += 1;
         Ok(pb::SyncMembersResponse { committed_through: request.batch_number, results: results(applied) })
     }

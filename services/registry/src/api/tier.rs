@@ -20,9 +20,12 @@ use koc_chassis::{
 use koc_proto::koc::registry::v1 as pb;
 use std::collections::HashMap;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 /// Moves in one answer.
 const MAX_MOVES: i64 = 1_000;
+/// Members judged in one evaluation: it is one transaction that holds them all, and one answer that names them all.
+const MAX_JUDGED: usize = 1_000;
 
 pub struct TierApi {
     gate: Gate<Error>,
@@ -35,7 +38,7 @@ impl TierApi {
 
     async fn list(&self, call: Call) -> Result<pb::ListTiersResponse, Error> {
         let programme = call.programme;
-        let mut tx = self.gate.db().begin().await?;
+        let mut tx = self.gate.db().snapshot().await?;
         let policy = store::tier::active_policy(&mut tx, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
         let tiers = store::tier::list(&mut tx, programme).await?;
         let counts: HashMap<String, i64> = store::tier::member_counts(&mut tx, programme).await?.into_iter().collect();
@@ -155,16 +158,21 @@ async fn propose(work: &mut Work, request: pb::ProposeTierRequest) -> Result<pb:
 }
 
 async fn evaluate(work: &mut Work, request: pb::EvaluateTiersRequest) -> Result<pb::EvaluateTiersResponse, Error> {
+    let after = MemberId::parse_optional("after_member_id", &request.after_member_id)?;
     let (programme, actor) = (work.programme(), work.actor().to_owned());
     if !store::programme::lock(work.conn(), programme).await? {
         return Err(Error::ProgrammeNotFound { programme });
     }
     let policy = store::tier::active_policy(work.conn(), programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
     let tiers = store::tier::list(work.conn(), programme).await?;
-    let candidates = store::tier::lock_candidates(work.conn(), programme).await?;
+    let after = after.map_or(Uuid::nil(), |member| member.0);
+    let candidates = store::tier::lock_candidates(work.conn(), programme, after, MAX_JUDGED as i64).await?;
     let now = work.now().await?;
 
     let mut response = pb::EvaluateTiersResponse::default();
+    if let Some(last) = candidates.get(MAX_JUDGED - 1) {
+        response.next_after_member_id = last.member.to_string();
+    }
     let (mut moves, mut facts) = (Vec::new(), Vec::new());
     for candidate in candidates {
         let verdict = judge(&candidate, &tiers, &policy.rules, now);

@@ -77,6 +77,7 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
     if member.record.profile.withdraws(Purpose::Profiling) {
         return Err(Error::ConsentWithdrawn { member: id, purpose: Purpose::Profiling });
     }
+    work.audit(id.0, None);
     let standing = store::value::get(work.conn(), programme, id).await?;
     if standing.as_ref().is_some_and(|standing| standing.as_of > profile.as_of) {
         return Ok(pb::UpdateValueProfileResponse { updated: false });
@@ -90,6 +91,5 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
         let changed_fields = vec!["value_scores".to_owned()];
         work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
     }
-    work.audit(id.0, None);
     Ok(pb::UpdateValueProfileResponse { updated: true })
 }

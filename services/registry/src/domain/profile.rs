@@ -51,30 +51,39 @@ pub struct Profile {
     pub consents: Vec<Consent>,
 }
 
-/// Declares the fields of a [`Profile`]; a list is one field. The word on each purpose of consent is one too: a source that speaks of one
-/// purpose says nothing of the others, so that no withdrawal is lost.
+/// Declares the fields of a [`Profile`]; a list is one field, but for the consents.
 macro_rules! fields {
-    ($($variant:ident $field:ident),+ ; $($consent:ident $purpose:ident),+ $(,)?) => {
-        /// One field of a profile: what is written, and remembered as written, on its own.
+    ($($variant:ident $field:ident),+ $(,)?) => {
+        /// One field of a profile: what is written, and remembered as written, on its own. Of the consents each purpose is one, so
+        /// that who speaks of one purpose leaves what was said of the others.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
+        #[serde(into = "&'static str", try_from = "String")]
         pub enum Field {
             $($variant,)+
-            $($consent),+
+            Consent(Purpose),
         }
 
         impl Field {
-            pub const ALL: &[Self] = &[$(Self::$variant,)+ $(Self::$consent),+];
+            pub const ALL: &[Self] = &[
+                $(Self::$variant,)+
+                Self::Consent(Purpose::Participation),
+                Self::Consent(Purpose::Profiling),
+                Self::Consent(Purpose::ContentUse),
+                Self::Consent(Purpose::Contact),
+            ];
 
-            /// As in the contract, e.g. `region_code`.
+            /// As in the contract, e.g. `region_code`; the consents share one name.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($field),)+ $(Self::$consent => "consents"),+ }
+                match self {
+                    $(Self::$variant => stringify!($field),)+
+                    Self::Consent(_) => "consents",
+                }
             }
 
             pub fn is_empty(self, profile: &Profile) -> bool {
                 match self {
                     $(Self::$variant => profile.$field.is_empty(),)+
-                    $(Self::$consent => profile.word_on(Purpose::$purpose).is_none()),+
+                    Self::Consent(purpose) => profile.word(purpose).is_none(),
                 }
             }
 
@@ -82,14 +91,14 @@ macro_rules! fields {
             pub fn same(self, one: &Profile, other: &Profile) -> bool {
                 match self {
                     $(Self::$variant => one.$field == other.$field,)+
-                    $(Self::$consent => one.word_on(Purpose::$purpose) == other.word_on(Purpose::$purpose)),+
+                    Self::Consent(purpose) => one.word(purpose) == other.word(purpose),
                 }
             }
 
             pub fn copy(self, from: &Profile, to: &mut Profile) {
                 match self {
                     $(Self::$variant => to.$field.clone_from(&from.$field),)+
-                    $(Self::$consent => to.set_word_on(Purpose::$purpose, from.word_on(Purpose::$purpose))),+
+                    Self::Consent(purpose) => to.say(purpose, from.word(purpose)),
                 }
             }
 
@@ -97,7 +106,7 @@ macro_rules! fields {
             pub fn content_hash(self, profile: &Profile) -> [u8; 32] {
                 let content = match self {
                     $(Self::$variant => serde_json::to_vec(&profile.$field),)+
-                    $(Self::$consent => serde_json::to_vec(&profile.word_on(Purpose::$purpose))),+
+                    Self::Consent(purpose) => serde_json::to_vec(&profile.word(purpose)),
                 };
                 Sha256::digest(content.expect("texts and lists of plain values always have a JSON form")).into()
             }
@@ -114,15 +123,11 @@ fields! {
     Channels channels,
     Vehicles vehicles,
     Motivations motivations,
-    Tags tags;
-    ConsentParticipation Participation,
-    ConsentProfiling Profiling,
-    ConsentContentUse ContentUse,
-    ConsentContact Contact,
+    Tags tags,
 }
 
 impl Field {
-    /// What a name of the contract stands for: one field, or for `consents` one per purpose; nothing for another name.
+    /// The fields that the contract knows by this name; none when it knows no such name.
     pub fn named(name: &str) -> Vec<Self> {
         Self::ALL.iter().copied().filter(|field| field.name() == name).collect()
     }
@@ -132,11 +137,36 @@ impl Field {
         format!("profile.{}", self.name())
     }
 
-    /// The paths of fields in order, each once.
+    /// The paths of fields that come in their order, each once.
     pub fn paths(fields: impl IntoIterator<Item = Self>) -> Vec<String> {
         let mut paths: Vec<String> = fields.into_iter().map(Self::path).collect();
         paths.dedup();
         paths
+    }
+
+    /// As stored, e.g. `consents.PROFILING`.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Consent(Purpose::Participation) => "consents.PARTICIPATION",
+            Self::Consent(Purpose::Profiling) => "consents.PROFILING",
+            Self::Consent(Purpose::ContentUse) => "consents.CONTENT_USE",
+            Self::Consent(Purpose::Contact) => "consents.CONTACT",
+            plain => plain.name(),
+        }
+    }
+}
+
+impl From<Field> for &'static str {
+    fn from(field: Field) -> Self {
+        field.key()
+    }
+}
+
+impl TryFrom<String> for Field {
+    type Error = String;
+
+    fn try_from(key: String) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|field| field.key() == key).ok_or(format!("no field of a profile is stored as {key}"))
     }
 }
 
@@ -146,13 +176,14 @@ impl Profile {
         Field::ALL.iter().copied().filter(|field| !field.is_empty(self)).collect()
     }
 
-    fn word_on(&self, purpose: Purpose) -> Option<bool> {
+    /// What was said of a purpose: granted or withdrawn.
+    fn word(&self, purpose: Purpose) -> Option<bool> {
         self.consents.iter().find(|consent| consent.purpose == purpose).map(|consent| consent.granted)
     }
 
-    fn set_word_on(&mut self, purpose: Purpose, granted: Option<bool>) {
+    fn say(&mut self, purpose: Purpose, word: Option<bool>) {
         self.consents.retain(|consent| consent.purpose != purpose);
-        self.consents.extend(granted.map(|granted| Consent { purpose, granted }));
+        self.consents.extend(word.map(|granted| Consent { purpose, granted }));
         self.consents.sort_unstable_by_key(|consent| consent.purpose);
     }
 
@@ -218,8 +249,16 @@ mod tests {
         assert_eq!(Field::named("tier_id"), []);
         assert_eq!(Field::named("consents").len(), 4);
         assert_eq!(Field::paths(Field::named("consents")), ["profile.consents"]);
-        let names: HashSet<String> = Field::ALL.iter().map(|f| serde_json::to_string(f).expect("a name")).collect();
-        assert_eq!(names.len(), Field::ALL.len());
+    }
+
+    #[test]
+    fn fields_survive_their_storage() {
+        for field in Field::ALL {
+            let stored = serde_json::to_value(field).expect("a key");
+            assert_eq!(serde_json::from_value::<Field>(stored).expect("a field"), *field);
+        }
+        assert_eq!(serde_json::to_value(Field::Consent(Purpose::ContentUse)).expect("a key"), "consents.CONTENT_USE");
+        assert!(serde_json::from_value::<Field>("consents".into()).is_err());
     }
 
     #[test]

@@ -72,8 +72,9 @@ impl Row {
                 violations.push(broken("FIELD_UNKNOWN", "must name a field of the profile, e.g. email"));
             } else if named.iter().any(|field| !field.is_empty(&values)) {
                 violations.push(broken("FIELD_CLEARED_AND_SET", "must not name a field that has a value in the row"));
+            } else {
+                fields.extend(named);
             }
-            fields.extend(named);
         }
         violations.finish()?;
         Ok(Self { external_id, source_time, fields, values })
@@ -86,8 +87,7 @@ impl Row {
             return Ok(());
         }
         let limit = MAX_CLOCK_AHEAD.num_minutes();
-        let shape =
-            format!("must be at most {limit} minutes ahead of the server's clock; it is {} minutes ahead", ahead.num_minutes());
+        let shape = format!("must be at most {limit} minutes ahead of the server's clock; it is {} ahead", ahead.num_minutes());
         Err(Violation::new("source_time", "SOURCE_TIME_AHEAD", shape))
     }
 }
@@ -107,7 +107,9 @@ pub enum Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Person {
     pub record: Record,
-    /// Fields whose value changed.
+    /// The profile that it began with.
+    before: Profile,
+    /// Fields that hold something else than in the beginning: one that was written twice and ends as it was is not among them.
     pub changed: BTreeSet<Field>,
     /// Whether any stamp moved; with [`Self::changed`] empty the values stand as they were.
     pub stamped: bool,
@@ -115,14 +117,14 @@ pub struct Person {
 
 impl Person {
     pub fn new(record: Record) -> Self {
-        Self { record, ..Self::default() }
+        Self { before: record.profile.clone(), record, ..Self::default() }
     }
 
     /// Folds a row of `source` in.
     pub fn fold(&mut self, row: &Row, source: &str) -> Outcome {
-        let Record { profile, provenance } = &mut self.record;
         let (mut updated, mut stale) = (false, false);
         for &field in &row.fields {
+            let Record { profile, provenance } = &self.record;
             let same = field.same(&row.values, profile);
             let wins = provenance.0.get(&field).is_none_or(|stamp| {
                 row.source_time
@@ -134,13 +136,8 @@ impl Person {
                     .is_gt()
             });
             if wins {
-                provenance.0.insert(field, Stamp { time: row.source_time, source: source.to_owned() });
-                self.stamped = true;
-                if !same {
-                    field.copy(&row.values, profile);
-                    self.changed.insert(field);
-                    updated = true;
-                }
+                self.write(field, &row.values, Stamp { time: row.source_time, source: source.to_owned() });
+                updated |= !same;
             } else if !same {
                 stale = true;
             }
@@ -154,17 +151,22 @@ impl Person {
 
     /// Writes `fields` in the name of a caller, who has the last word: the stamp is later than what it replaces even where that
     /// came from a clock ahead of ours.
-    pub fn overwrite(&mut self, fields: &[Field], values: &Profile, now: DateTime<Utc>) {
-        let Record { profile, provenance } = &mut self.record;
-        for &field in fields {
-            let time = provenance.0.get(&field).map_or(now, |stamp| now.max(stamp.time + TimeDelta::microseconds(1)));
-            provenance.0.insert(field, Stamp { time, source: API_SOURCE.to_owned() });
-            self.stamped = true;
-            if !field.same(values, profile) {
-                field.copy(values, profile);
-                self.changed.insert(field);
-            }
+    pub fn overwrite(&mut self, fields: impl IntoIterator<Item = Field>, values: &Profile, now: DateTime<Utc>) {
+        for field in fields {
+            let stamp = self.record.provenance.0.get(&field);
+            let time = stamp.map_or(now, |stamp| now.max(stamp.time + TimeDelta::microseconds(1)));
+            self.write(field, values, Stamp { time, source: API_SOURCE.to_owned() });
         }
+    }
+
+    fn write(&mut self, field: Field, values: &Profile, stamp: Stamp) {
+        self.record.provenance.0.insert(field, stamp);
+        self.stamped = true;
+        field.copy(values, &mut self.record.profile);
+        match field.same(&self.before, &self.record.profile) {
+            true => self.changed.remove(&field),
+            false => self.changed.insert(field),
+        };
     }
 }
 

@@ -111,7 +111,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     let now = clock::now(&mut tx).await?;
     let (mut created, mut updated, mut facts) = (Vec::new(), Vec::new(), Vec::new());
     for (id, Folded { person, stored }) in members {
-        let Person { record, changed, stamped } = person;
+        let Person { record, changed, stamped, .. } = person;
         let visible = stored.is_none() || !changed.is_empty();
         let (trust_level, version) = match stored {
             None => (TrustLevel::New, 1),

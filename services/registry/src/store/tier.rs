@@ -185,17 +185,25 @@ pub async fn put_proposal(
     Ok(())
 }
 
-/// Locks all members with an open proposal, in the order of their ids, and the proposals.
-pub async fn lock_candidates(conn: &mut PgConnection, programme: ProgrammeId) -> Result<Vec<Candidate>, sqlx::Error> {
+/// Locks members with an open proposal, in the order of their ids from after one of them on, and the proposals.
+pub async fn lock_candidates(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Candidate>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT m.member_id, m.tier_id, m.tier_since, m.consents AS "consents: Json<Vec<Consent>>",
                   p.promote_probability, p.output_count, p.as_of, p.decision_id, p.reason
            FROM tier_proposal p
            JOIN member m ON m.programme_id = p.programme_id AND m.member_id = p.member_id
-           WHERE p.programme_id = $1 AND p.consume_time IS NULL
+           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL
            ORDER BY p.member_id
+           LIMIT $3
            FOR NO KEY UPDATE OF m, p"#,
         programme.0,
+        after,
+        limit,
     )
     .fetch_all(conn)
     .await?;

@@ -1,0 +1,163 @@
+//! Who may call what.
+
+use crate::world::{
+    Feed, Members, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city, programme_request, refused, row,
+};
+use koc_chassis::token::all_scopes;
+use koc_proto::koc::registry::v1 as pb;
+use koc_tests::token;
+use std::collections::HashMap;
+use tonic::{Code, Status};
+
+/// Each method of the registry, with the scope it needs.
+const SCOPES: [(&str, &str); 18] = [
+    ("create_programme", "registry.programme.write"),
+    ("get_programme", "registry.programme.read"),
+    ("create_member", "registry.member.write"),
+    ("get_member", "registry.member.read"),
+    ("batch_get_members", "registry.member.read"),
+    ("lookup_member", "registry.member.read"),
+    ("list_members", "registry.member.read"),
+    ("update_member", "registry.member.write"),
+    ("batch_upsert_members", "registry.member.sync"),
+    ("sync_members", "registry.member.sync"),
+    ("list_tiers", "registry.tier.read"),
+    ("create_tier_policy", "registry.tier.write"),
+    ("propose_tier", "registry.tier.propose"),
+    ("evaluate_tiers", "registry.tier.write"),
+    ("list_tier_moves", "registry.tier.read"),
+    ("update_value_profile", "registry.value_profile.write"),
+    ("get_value_profile", "registry.member.read"),
+    ("list_changes", "registry.feed.read"),
+];
+
+/// Calls every method with a message that holds, and gives what each was told.
+async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'static str, Result<(), Status>)> {
+    let programme_id = world.programme.clone();
+    let channel = || world.registry.channel_with(token.clone(), None);
+    let (mut programmes, mut members, mut sync) = (Programmes::new(channel()), Members::new(channel()), Sync::new(channel()));
+    let (mut tiers, mut values, mut feed) = (Tiers::new(channel()), Values::new(channel()), Feed::new(channel()));
+    let member_id = member_id.to_owned();
+    let mut told = Vec::new();
+    macro_rules! call {
+        ($client:ident.$method:ident($message:expr)) => {
+            told.push((stringify!($method), $client.$method($message).await.map(|_| ())))
+        };
+    }
+    let scores = vec![pb::ValueScore { value_type: 1, ..Default::default() }];
+    let proposal = pb::TierProposal { as_of: Some(at(1)), decision_id: id(), ..Default::default() };
+    call!(programmes.create_programme(programme_request(&programme_id)));
+    call!(programmes.get_programme(pb::GetProgrammeRequest { programme_id: programme_id.clone() }));
+    call!(members.create_member(world.create_request(in_city("广州"))));
+    call!(members.get_member(pb::GetMemberRequest { programme_id: programme_id.clone(), member_id: member_id.clone() }));
+    call!(members.batch_get_members(pb::BatchGetMembersRequest {
+        programme_id: programme_id.clone(),
+        member_ids: vec![member_id.clone()],
+    }));
+    call!(members.lookup_member(pb::LookupMemberRequest {
+        programme_id: programme_id.clone(),
+        external_identity: Some(identity("crm", "1")),
+    }));
+    call!(members.list_members(pb::ListMembersRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(members.update_member(world.update_request(&member_id, in_city("深圳"), &["profile.city"])));
+    call!(sync.batch_upsert_members(world.batch("crm", vec![row("1", 1, in_city("广州"))])));
+    let batch = pb::SyncMembersRequest {
+        programme_id: programme_id.clone(),
+        source_system: "crm".into(),
+        batch_number: 1,
+        rows: vec![row("1", 1, in_city("广州"))],
+        validate_only: false,
+    };
+    // A stream is let in by its scope; what its first message may enter shows in the first answer.
+    let streamed = match sync.sync_members(tokio_stream::once(batch)).await {
+        Ok(answers) => answers.into_inner().message().await.map(|_| ()),
+        Err(status) => Err(status),
+    };
+    told.push(("sync_members", streamed));
+    call!(tiers.list_tiers(pb::ListTiersRequest { programme_id: programme_id.clone() }));
+    call!(tiers.create_tier_policy(pb::CreateTierPolicyRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        policy: Some(Default::default()),
+        reason: "looser".into(),
+    }));
+    call!(tiers.propose_tier(pb::ProposeTierRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        proposal: Some(proposal),
+    }));
+    call!(tiers.evaluate_tiers(pb::EvaluateTiersRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        validate_only: false,
+        after_member_id: String::new()
+    }));
+    call!(tiers.list_tier_moves(pb::ListTierMovesRequest { programme_id: programme_id.clone(), member_id: member_id.clone() }));
+    call!(values.update_value_profile(pb::UpdateValueProfileRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        scores,
+        as_of: Some(at(1)),
+        past_return: None,
+        value_model_version: "1".into(),
+    }));
+    call!(values.get_value_profile(pb::GetValueProfileRequest { programme_id: programme_id.clone(), member_id }));
+    call!(feed.list_changes(pb::ListChangesRequest { programme_id, after_position: 0, page_size: 0 }));
+    told
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_told() {
+    let world = World::new().await;
+    let told = knock(&world, None, &id()).await;
+    assert_eq!(told.len(), SCOPES.len());
+    for (_, answer) in told {
+        refused(answer, Code::Unauthenticated, "TOKEN_MISSING");
+    }
+}
+
+#[tokio::test]
+async fn each_method_needs_its_own_scope_and_no_other_will_do() {
+    let world = World::new().await;
+    let member_id = world.member(in_city("广州")).await.member_id;
+    let scopes: HashMap<_, _> = SCOPES.into_iter().collect();
+    let names: Vec<_> = knock(&world, Some(token::all("all")), &member_id).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, SCOPES.map(|(name, _)| name));
+    // Each scope alone opens its own methods; all the others are closed, whatever they would find.
+    let mut distinct: Vec<_> = scopes.values().copied().collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    for scope in distinct {
+        let token = token::token("one-scope", &[scope], std::slice::from_ref(&world.programme));
+        for (name, answer) in knock(&world, Some(token), &member_id).await {
+            let needed = scopes[name];
+            if needed == scope {
+                let code = answer.err().map(|status| status.code());
+                assert!(!matches!(code, Some(Code::PermissionDenied | Code::Unauthenticated)), "{name} with {scope}: {code:?}");
+            } else {
+                assert_eq!(refused(answer, Code::PermissionDenied, "SCOPE_MISSING")["scope"], needed, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_another_programme_learns_nothing_of_what_exists() {
+    let world = World::new().await;
+    let member_id = world.member(in_city("广州")).await.member_id;
+    let token = token::token("elsewhere", &all_scopes(), &[id()]);
+    let before = world.count("SELECT count(*) FROM fact").await;
+    // The same answer for a member that is there and for one that is not.
+    let mut told = knock(&world, Some(token.clone()), &member_id).await;
+    told.extend(knock(&world, Some(token.clone()), &id()).await);
+    let nowhere = World::of(world.registry, id());
+    told.extend(knock(&nowhere, Some(token), &member_id).await);
+    assert_eq!(told.len(), 3 * SCOPES.len());
+    for (_, answer) in told {
+        refused(answer, Code::PermissionDenied, "PROGRAMME_DENIED");
+    }
+    assert_eq!(nowhere.count("SELECT count(*) FROM fact").await, before);
+    assert_eq!(nowhere.count("SELECT count(*) FROM request_record").await, 2);
+}

@@ -1,0 +1,17 @@
+//! The registry on a real database, over real gRPC.
+
+mod world;
+
+mod convergence;
+mod door;
+mod feed;
+mod list;
+mod member;
+mod privacy;
+mod programme;
+mod retry;
+mod stream;
+mod sync;
+mod tier;
+mod update;
+mod value_profile;
