@@ -6,7 +6,7 @@ use crate::{
         appraisal::{self, Appraised, COHORT_DAYS, Field},
         ids::OutputId,
         output::{Measured, Output},
-        posterior::{OutputResult, Posterior, PosteriorError, PosteriorInputs, posterior},
+        posterior::{MAX_MEMBER_OUTPUTS, OutputResult, Posterior, PosteriorError, PosteriorInputs, posterior},
         value::{EmvRates, ValueModel, model::DEFAULT_ATTRIBUTION_DAYS, returns::return_on},
     },
     error::Error,
@@ -27,6 +27,8 @@ use tonic::{Request, Response, Status};
 
 /// Outputs of a programme that one value is compared with.
 const MAX_COMPARED: i64 = 5_000;
+/// Outputs of one member that one value sums.
+const MAX_OWN: i64 = MAX_MEMBER_OUTPUTS as i64;
 
 /// Serves value models and values.
 pub struct ValueApi {
@@ -90,7 +92,7 @@ fn output_value(appraised: &Appraised<'_>, model: &ValueModel, as_of: DateTime<U
 /// The member's return with its uncertainty; None when nothing was spent.
 fn member_posterior(
     all: &[Appraised<'_>],
-    own: &[&Appraised<'_>],
+    own: &[Appraised<'_>],
     as_of: DateTime<Utc>,
     policy: &crate::domain::decision::DecisionPolicy,
 ) -> Result<Option<Posterior>, Error> {
@@ -187,18 +189,17 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let policy = store::programme::active_policy(&mut conn, call.programme).await?;
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;
                 let currency = convert::currency(&model.currency)?;
-                let from = start.min(end - TimeDelta::days(COHORT_DAYS));
-                let outputs = store::output::published(&mut conn, call.programme, from, end, MAX_COMPARED).await?;
-                let measured = store::output::measure(&mut conn, outputs, end, model.attribution_days).await?;
+                // The member's own are read apart: in a big programme they are not among the newest.
+                let own = store::output::published_by(&mut conn, call.programme, member, start, end, MAX_OWN).await?;
+                let own = store::output::measure(&mut conn, own, end, model.attribution_days).await?;
+                let compared = field(&mut conn, call.programme, end, &model).await?;
                 drop(conn);
                 let message = tokio::task::spawn_blocking(move || {
-                    let all = Field::new(&measured, &model, end)?.appraise_all()?;
-                    let mine =
-                        |one: &&Appraised<'_>| one.measured.output.member == member && one.measured.output.published_at >= start;
-                    let own: Vec<&Appraised<'_>> = all.iter().filter(mine).collect();
+                    let field = Field::new(&compared, &model, end)?;
+                    let own = own.iter().map(|one| field.appraise(one)).collect::<Result<Vec<_>, _>>()?;
                     let value = own.iter().map(|one| one.value.cash_minor).fold(0_i64, i64::saturating_add);
                     let cost = own.iter().map(|one| one.measured.output.cost_minor()).fold(0_i64, i64::saturating_add);
-                    let posterior = member_posterior(&all, &own, end, &policy)?;
+                    let posterior = member_posterior(&field.appraise_all()?, &own, end, &policy)?;
                     Ok::<_, Error>(pb::MemberValue {
                         member_id: member.to_string(),
                         value_model_version: convert::version(model.version),

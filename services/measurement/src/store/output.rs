@@ -138,8 +138,8 @@ pub async fn list(
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
-                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id
-                   WHERE d.output_id = o.output_id) AS "boost_minor!"
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
            WHERE o.programme_id = $1
              AND ($2::uuid IS NULL OR o.output_id > $2)
@@ -172,13 +172,45 @@ pub async fn published(
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
-                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id
-                   WHERE d.output_id = o.output_id) AS "boost_minor!"
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
            WHERE o.programme_id = $1 AND o.publish_time >= $2 AND o.publish_time < $3
            ORDER BY o.publish_time DESC, o.output_id
            LIMIT $4"#,
         programme.0,
+        from,
+        until,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Output::from).collect())
+}
+
+/// The newest outputs of one member published in [from, until), at most `limit`.
+pub async fn published_by(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Output>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        OutputRow,
+        r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
+                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
+                  (SELECT coalesce(sum(p.amount_minor), 0)::bigint
+                   FROM reserve_draw AS d
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
+           FROM output AS o
+           WHERE o.programme_id = $1 AND o.member_id = $2 AND o.publish_time >= $3 AND o.publish_time < $4
+           ORDER BY o.publish_time DESC, o.output_id
+           LIMIT $5"#,
+        programme.0,
+        member.0,
         from,
         until,
         limit,
