@@ -90,7 +90,7 @@ async fn the_feed_tells_each_change_once_in_order_with_ids_and_figures_alone() {
     world.create_programme(&elsewhere).await;
     let settled: Vec<_> = (0..3).map(|_| (id(), 40)).map(|(member, days)| world.settled(&member, days, yuan(10))).collect();
     let outputs = world.settle(&settled).await;
-    let time = |n: i64| world.ago_days(39) + TimeDelta::hours(n);
+    let time = |n: i64| world.ago_days(40) + TimeDelta::hours(n);
     let mut readings: Vec<_> = (1..=30).map(|n| reading(&outputs[0], Metric::Views, 100 * n, time(n))).collect();
     readings.push(reading(&outputs[0], Metric::Views, 9_000, time(31)));
     world.record(readings).await;
@@ -114,7 +114,6 @@ async fn the_feed_tells_each_change_once_in_order_with_ids_and_figures_alone() {
     // Three outputs, a signal that moves twice, three decisions of which one moves twice.
     let changes = wait::until("the changes to be published", PATIENCE, async || {
         let changes = world.changes().await;
-        eprintln!("{:?}", changes.iter().map(|c| c.fact.as_ref().map(|f| f.type_url.clone())).collect::<Vec<_>>());
         (changes.len() == 10).then_some(changes)
     })
     .await;
