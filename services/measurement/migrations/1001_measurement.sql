@@ -136,7 +136,8 @@ CREATE INDEX signal_by_output ON signal (output_id, signal_id);
 CREATE TABLE reserve_draw (
     reserve_draw_id uuid CONSTRAINT reserve_draw_pkey PRIMARY KEY,
     programme_id uuid NOT NULL,
-    output_id uuid NOT NULL
+    output_id uuid NOT NULL,
+    dropped boolean NOT NULL                  -- rejected, or lapsed undecided: it asks for nothing any more
 );
 CREATE INDEX reserve_draw_output ON reserve_draw (output_id);
 

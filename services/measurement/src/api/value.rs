@@ -30,6 +30,9 @@ const MAX_COMPARED: i64 = 5_000;
 /// Outputs of one member that one value sums.
 const MAX_OWN: i64 = MAX_MEMBER_OUTPUTS as i64;
 
+/// Prices of a follower and of a thousand views. The highest counter times this still is an amount of money.
+const MAX_PRICE_MINOR: i64 = 4_000_000;
+
 /// Serves value models and values.
 pub struct ValueApi {
     pub gate: Gate<Error>,
@@ -40,7 +43,12 @@ fn parse_model(message: &pb::ValueModel, version: i32, currency: Currency) -> Re
     let mut violations = Violations::default();
     let mut amount = |field: &str, wire: Option<&koc_proto::google::r#type::Money>| {
         let parsed = wire.map(|wire| Money::parse_not_negative(field, Some(wire), currency)).transpose();
-        violations.take(parsed).flatten().map_or(0, |money| money.minor)
+        let minor = violations.take(parsed).flatten().map_or(0, |money| money.minor);
+        if minor > MAX_PRICE_MINOR {
+            let rule = format!("must be at most {MAX_PRICE_MINOR} minor units");
+            violations.push(Violation::new(field, "PRICE_TOO_HIGH", rule));
+        }
+        minor
     };
     let follower_value_minor = amount("value_model.value_per_follow", message.value_per_follow.as_ref());
     let price = amount("value_model.media_price_per_thousand_views", message.media_price_per_thousand_views.as_ref());
@@ -151,10 +159,8 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let mut conn = self.gate.db().pool().acquire().await?;
                 let output = store::output::find(&mut conn, call.programme, id).await?.ok_or(Error::OutputNotFound(id))?;
                 let model = active_model(&mut conn, call.programme).await?;
-                let as_of = match given {
-                    Some(time) => time,
-                    None => clock::now(&mut conn).await?,
-                };
+                let now = clock::now(&mut conn).await?;
+                let as_of = given.map_or(now, |time| time.min(now));
                 let own = store::output::measure(&mut conn, vec![output], as_of, model.attribution_days).await?;
                 let others = field(&mut conn, call.programme, as_of, &model).await?;
                 let field = Field::new(&others, &model, as_of)?;
@@ -189,17 +195,18 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let policy = store::programme::active_policy(&mut conn, call.programme).await?;
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;
                 let currency = convert::currency(&model.currency)?;
+                // A period that is not over yet is looked at as of now, or its outputs would pass for older than they are.
+                let as_of = end.min(clock::now(&mut conn).await?);
                 // The member's own are read apart: in a big programme they are not among the newest.
-                let own = store::output::published_by(&mut conn, call.programme, member, start, end, MAX_OWN).await?;
-                let own = store::output::measure(&mut conn, own, end, model.attribution_days).await?;
-                let compared = field(&mut conn, call.programme, end, &model).await?;
+                let own = store::output::published_by(&mut conn, call.programme, member, start, as_of, MAX_OWN).await?;
+                let own = store::output::measure(&mut conn, own, as_of, model.attribution_days).await?;
+                let compared = field(&mut conn, call.programme, as_of, &model).await?;
                 drop(conn);
                 let message = tokio::task::spawn_blocking(move || {
-                    let field = Field::new(&compared, &model, end)?;
-                    let own = own.iter().map(|one| field.appraise(one)).collect::<Result<Vec<_>, _>>()?;
+                    let own = appraisal::value_all(&own, &model)?;
                     let value = own.iter().map(|one| one.value.cash_minor).fold(0_i64, i64::saturating_add);
                     let cost = own.iter().map(|one| one.measured.output.cost_minor()).fold(0_i64, i64::saturating_add);
-                    let posterior = member_posterior(&field.appraise_all()?, &own, end, &policy)?;
+                    let posterior = member_posterior(&appraisal::value_all(&compared, &model)?, &own, as_of, &policy)?;
                     Ok::<_, Error>(pb::MemberValue {
                         member_id: member.to_string(),
                         value_model_version: convert::version(model.version),

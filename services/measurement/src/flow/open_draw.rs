@@ -177,7 +177,7 @@ impl OpenDraw {
         match asked {
             Ok(draw) => {
                 settle(&mut tx, job, Draw::Requested { draw, amount_minor: sized.amount_minor }, &sized.explanation).await?;
-                store::output::insert_draw(&mut tx, signal.programme, draw, signal.output).await?;
+                store::output::put_draw(&mut tx, signal.programme, draw, signal.output, false).await?;
             }
             Err(PeerError::Refused { reason, message }) => {
                 let reason = format!("The budget refused with {reason}: {message}. {}", sized.explanation);

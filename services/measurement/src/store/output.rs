@@ -286,20 +286,23 @@ pub async fn attainments(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<At
     Ok(attainment.collect())
 }
 
-/// Keeps for which output a draw is; told again it changes nothing.
-pub async fn insert_draw(
+/// Keeps for which output a draw is, and whether it was dropped; told again it changes nothing.
+pub async fn put_draw(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     draw: Uuid,
     output: OutputId,
+    dropped: bool,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO reserve_draw (reserve_draw_id, programme_id, output_id)
-         VALUES ($1, $2, $3)
-         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO NOTHING",
+        "INSERT INTO reserve_draw (reserve_draw_id, programme_id, output_id, dropped)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO UPDATE
+         SET dropped = reserve_draw.dropped OR excluded.dropped",
         draw,
         programme.0,
         output.0,
+        dropped,
     )
     .execute(conn)
     .await?;

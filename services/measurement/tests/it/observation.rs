@@ -59,6 +59,7 @@ async fn each_reading_of_a_stream_is_judged_by_itself_and_sent_again_changes_not
         pb::Observation { observe_time: None, ..views(8, 1) },
         pb::Observation { output_id: "the first one".into(), ..views(8, 1) },
         reading(&output, Metric::Saves, 1_000_000_000_000_001, hour(7)),
+        reading(&output, Metric::Follows, 1_000_000_001, hour(7)),
         views(7, 240),
         pb::Observation { paid: true, ..views(7, 70) },
         reading(&output, Metric::Likes, 20, hour(2)),
@@ -71,16 +72,16 @@ async fn each_reading_of_a_stream_is_judged_by_itself_and_sent_again_changes_not
     assert_eq!(answer.committed_through, 2);
     let told = outcomes(&answer.results);
     assert_eq!(told[..2], [Late, Duplicate]);
-    assert_eq!(told[2..11], [Rejected; 9]);
-    assert_eq!(told[11..], [Adjusted, Recorded, Late, Duplicate, Rejected, Recorded]);
-    let reasons: Vec<_> = answer.results[2..11].iter().map(reason).collect();
+    assert_eq!(told[2..12], [Rejected; 10]);
+    assert_eq!(told[12..], [Adjusted, Recorded, Late, Duplicate, Rejected, Recorded]);
+    let reasons: Vec<_> = answer.results[2..12].iter().map(reason).collect();
     assert_eq!(reasons[0], ("OBSERVATION_CONFLICT".to_owned(), Some("100".to_owned())));
     assert_eq!(reasons[1].0, "OUTPUT_NOT_FOUND");
-    let fields = ["observe_time", "value", "metric", "metric", "observe_time", "output_id", "value"];
+    let fields = ["observe_time", "value", "metric", "metric", "observe_time", "output_id", "value", "value"];
     assert_eq!(reasons[2..].iter().map(|r| r.1.as_deref().unwrap_or_default()).collect::<Vec<_>>(), fields);
     assert!(reasons[2..].iter().all(|r| r.0 == "FIELD_VIOLATIONS"), "{reasons:?}");
     let indices: Vec<i32> = answer.results.iter().map(|r| r.index).collect();
-    assert_eq!(indices, (0..17).collect::<Vec<i32>>());
+    assert_eq!(indices, (0..18).collect::<Vec<i32>>());
 
     // Organic apart from paid; a counter that stepped back is flagged, whichever of its readings came first.
     let totals = world.get_output(&output).await.expect("there").totals;

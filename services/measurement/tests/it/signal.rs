@@ -159,6 +159,41 @@ async fn an_alarm_is_silent_for_a_day_and_a_second_one_asks_for_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_draw_that_was_not_granted_leaves_the_output_what_it_may_draw() {
+    let world = World::new().await;
+    world.policy(|policy| policy.max_draw_per_output = Some(yuan(150))).await;
+    let output = fresh(&world).await;
+    let series = burst(&world, &output);
+    world.record(series.clone()).await;
+    let first = of_output(&world, &output).await;
+    let first = wait_for_draw(&world, &first[0].signal_id).await;
+    assert_eq!(fen(first.draw_amount.as_ref()), 15_000);
+    let request = budget::RejectReserveDrawRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        reserve_draw_id: first.reserve_draw_id,
+        reason: "not this one".into(),
+    };
+    world.draws("controller").reject_reserve_draw(request).await.expect("rejected");
+    wait::until("the rejection to be told", PATIENCE, async || {
+        (world.count("SELECT count(*) FROM reserve_draw WHERE dropped").await == 1).then_some(())
+    })
+    .await;
+
+    world.measurement.advance(72 * HOUR).await;
+    world.budget.advance(72 * HOUR).await;
+    let mut total = last(&series);
+    let later = (STEADY_HOURS + 2..=STEADY_HOURS + 40).map(|n| {
+        total += if n == STEADY_HOURS + 40 { 9_000 } else { 100 + n % 7 };
+        reading(&output, Metric::Views, total, hour(&world, n))
+    });
+    world.record(later.collect()).await;
+    let raised = of_output(&world, &output).await;
+    let second = wait_for_draw(&world, &raised[1].signal_id).await;
+    assert_eq!((second.draw_state(), fen(second.draw_amount.as_ref())), (DrawState::Requested, 15_000), "{second:?}");
+}
+
+#[tokio::test]
 async fn steady_series_raise_nothing_and_neither_do_paid_late_or_corrected_readings() {
     let world = World::new().await;
     world.policy(|policy| policy.max_draw_per_output = Some(yuan(80))).await;

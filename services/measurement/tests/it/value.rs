@@ -130,6 +130,10 @@ async fn a_members_value_is_that_of_their_outputs_of_the_period_and_nothing_spen
     assert_eq!((free.roi, free.posterior), (None, None));
     let free = world.output_value(&outputs[2], None).await.expect("a value");
     assert_eq!((fen(free.value.as_ref()), free.roi), (3_000, None));
+    // A period that goes on is worth what it is worth now, as of now.
+    let open = member_value(&world, &member, world.ago_days(30), world.ago_days(-400)).await.expect("a value");
+    assert_eq!((open.output_count, fen(open.value.as_ref()), fen(open.cost.as_ref())), (2, 10_000, 57_000));
+    assert!(open.posterior.is_some());
     let nobody = member_value(&world, &id(), start, end).await.expect("a value");
     assert_eq!((nobody.output_count, fen(nobody.value.as_ref()), nobody.roi), (0, 0, None));
 }
@@ -181,7 +185,7 @@ async fn a_members_value_is_whole_however_much_the_programme_publishes() {
 
 #[tokio::test]
 async fn what_cannot_be_valued_says_why() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let output = world.output(10, yuan(100)).await;
     let dollars = Money { currency_code: "USD".into(), units: 1, nanos: 0 };
     let too_fine = Money { nanos: 1_000_000, ..yuan(1) };
@@ -195,19 +199,37 @@ async fn what_cannot_be_valued_says_why() {
     assert_eq!(violations(model(&world, broken).await), expected);
     let negative = pb::ValueModel { value_per_follow: Some(yuan(-1)), ..Default::default() };
     assert_eq!(violations(model(&world, negative).await)[0].0, "value_model.value_per_follow");
+    let dear = pb::ValueModel { value_per_follow: Some(yuan(40_001)), ..Default::default() };
+    assert_eq!(violations(model(&world, dear).await), [rule("value_per_follow", "PRICE_TOO_HIGH")]);
     let endless = pb::ValueModel { attribution_days: 366, ..Default::default() };
     assert_eq!(violations(model(&world, endless).await)[0].0, "value_model.attribution_days");
     let default = model(&world, pb::ValueModel::default()).await.expect("a model");
     assert_eq!((default.version, default.attribution_days), (2, 90));
+
+    // The highest counters at the highest prices are an amount still.
+    let top = Some(yuan(40_000));
+    let dear = pb::ValueModel { value_per_follow: top.clone(), media_price_per_thousand_views: top, ..Default::default() };
+    model(&world, dear).await.expect("a model");
+    let most = |metric, value| reading(&output, metric, value, world.ago_days(1));
+    let counters = vec![most(Metric::Follows, 1_000_000_000), most(Metric::Views, 1_000_000_000_000_000)];
+    world.record(counters).await;
+    let value = world.output_value(&output, None).await.expect("a value");
+    let amounts = (fen(value.value.as_ref()), fen(value.media_equivalent.as_ref()));
+    assert_eq!(amounts, (4_000_000_000_000_000, 4_000_000_000_000_000_000));
 
     refused(world.output_value(&id(), None).await, Code::NotFound, "OUTPUT_NOT_FOUND");
     let (start, end) = (world.ago_days(10), world.ago_days(20));
     let empty = member_value(&world, &id(), start, end).await;
     assert_eq!(violations(empty), [("period_end_time".to_owned(), "PERIOD_EMPTY".to_owned())]);
 
-    // A programme that nobody knows, and one that another has: its outputs do not show.
-    let stranger = World { programme: id(), ..world };
+    // A programme that nobody knows: another's outputs do not show in it. Whether it is new only the registry can say.
+    let home = std::mem::replace(&mut world.programme, id());
+    let mut stranger = world;
     refused(model(&stranger, pb::ValueModel::default()).await, Code::NotFound, "PROGRAMME_NOT_FOUND");
     refused(stranger.output_value(&output, None).await, Code::NotFound, "OUTPUT_NOT_FOUND");
     refused(member_value(&stranger, &id(), end, start).await, Code::NotFound, "VALUE_MODEL_NOT_FOUND");
+    stranger.registry.stop().await;
+    refused(model(&stranger, pb::ValueModel::default()).await, Code::Unavailable, "REGISTRY_UNAVAILABLE");
+    let world = World { programme: home, ..stranger };
+    assert_eq!(model(&world, pb::ValueModel::default()).await.expect("a model").version, 4);
 }
