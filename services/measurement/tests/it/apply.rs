@@ -176,9 +176,26 @@ async fn what_waits_is_approved_by_another_person_and_once() {
             .expect("kept");
     assert_eq!(kept, ("talked over with the member".to_owned(), "set to CNY 1200.00".to_owned()));
 
+    // A retry gets the answer that was given, though the decision has moved on; another body gets none.
+    let request = pb::ApproveDecisionRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        decision_id: made[&cast.even].decision_id.clone(),
+        reason: "as before".into(),
+    };
+    let mut decisions = world.decisions("controller");
+    let first = decisions.approve_decision(request.clone()).await.expect("approved").into_inner();
+    wait_for_applied(&world, 3).await;
+    assert_eq!(decisions.approve_decision(request.clone()).await.expect("replayed").into_inner(), first);
+    let other = pb::ApproveDecisionRequest { reason: "for another reason".into(), ..request };
+    refused(decisions.approve_decision(other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+
     // A reduction waits for a person though the policy lists it.
-    approve(&world, "controller", &made[&cast.even].decision_id).await.expect("approved");
     cast.work(&world, 1, false).await;
+    let request = run_request(&world, 1);
+    let mut analyst = world.decisions("analyst");
+    let round = analyst.run_decisions(request.clone()).await.expect("decided").into_inner();
+    assert_eq!(analyst.run_decisions(request).await.expect("replayed").into_inner(), round);
     let second = run(&world, 1).await;
     let reduction = &second[&cast.weak];
     assert_eq!((reduction.action(), reduction.state()), (Action::Reduce, State::Proposed));

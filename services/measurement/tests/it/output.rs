@@ -242,10 +242,11 @@ async fn accepted_work_becomes_one_output_each_with_its_part_of_the_cost_whateve
     };
     Reservations::new(world.budget.channel()).spend(request).await.expect("paid");
 
-    // Everything told once more from the beginning, as after a restore of this service's cursor: nothing changes.
+    // Everything told once more from the beginning, with a part of it lost: what was lost is back, the rest is as it was.
     world.measurement.stop().await;
-    let back = "UPDATE feed_cursor SET position = 0";
-    sqlx::query(back).execute(&world.measurement.idle().admin).await.expect("set back");
+    for sql in ["UPDATE feed_cursor SET position = 0", "DELETE FROM reserve_draw", "DELETE FROM reserve_draw_posting"] {
+        sqlx::query(sql).execute(&world.measurement.idle().admin).await.expect("set back");
+    }
     world.start_measurement().await;
     caught_up(&world, &world.task, "task").await;
     caught_up(&world, &world.budget, "budget").await;

@@ -1,6 +1,6 @@
 //! A programme with money, and short ways to what every test does: settled work, readings, values and decisions.
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::{
     config::{BudgetPeer, RegistryPeer, ServeConfig, TaskPeer},
     ids::ProgrammeId,
@@ -82,7 +82,7 @@ pub struct World {
     pub programme: String,
     pub plan: String,
     pub envelope: String,
-    /// When the test began.
+    /// When the test began, to the second.
     pub start: DateTime<Utc>,
 }
 
@@ -103,6 +103,12 @@ pub fn fen(money: Option<&Money>) -> i64 {
 
 pub fn at(time: DateTime<Utc>) -> Option<prost_types::Timestamp> {
     Some(koc_chassis::clock::to_proto(time))
+}
+
+/// By the machine's clock, which the services' databases read as well; whole seconds survive every way they go.
+fn now() -> DateTime<Utc> {
+    let seconds = std::time::UNIX_EPOCH.elapsed().expect("the clock is past 1970").as_secs();
+    DateTime::from_timestamp(i64::try_from(seconds).expect("in range"), 0).expect("in range")
 }
 
 fn registry_url(at: SocketAddr) -> RegistryPeer {
@@ -162,7 +168,7 @@ impl World {
             programme: id(),
             plan: String::new(),
             envelope: String::new(),
-            start: Utc::now().trunc_subsecs(0),
+            start: now(),
         };
         world.create_programme(&world.programme).await;
         world.create_plan().await;
