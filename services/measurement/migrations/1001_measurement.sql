@@ -137,7 +137,7 @@ CREATE TABLE reserve_draw (
     reserve_draw_id uuid CONSTRAINT reserve_draw_pkey PRIMARY KEY,
     programme_id uuid NOT NULL,
     output_id uuid NOT NULL,
-    void boolean NOT NULL                     -- rejected or lapsed: it does not count against what its output may draw
+    dropped boolean NOT NULL                  -- rejected, or lapsed undecided: it asks for nothing any more
 );
 CREATE INDEX reserve_draw_output ON reserve_draw (output_id);
 

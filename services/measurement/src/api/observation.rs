@@ -30,6 +30,9 @@ use tracing::Instrument;
 /// Answers that wait for a slow reader of a stream; the stream's own readings wait behind them.
 const QUEUE: usize = 2;
 
+/// More followers than anybody has.
+const MAX_FOLLOWS: u64 = 1_000_000_000;
+
 /// Takes readings.
 pub struct ObservationApi {
     pub gate: Gate<Error>,
@@ -51,8 +54,9 @@ fn parse(message: &pb::Observation) -> Result<Observation, Error> {
     if metric.is_none() {
         violations.push(Violation::new("metric", "enum.defined_only", "must be one of the metrics"));
     }
-    if u64::try_from(message.value).is_ok_and(|value| value > MAX_CUMULATIVE) {
-        let rule = format!("must be at most {MAX_CUMULATIVE}: no counter is so high");
+    let highest = if metric == Some(Metric::Follows) { MAX_FOLLOWS } else { MAX_CUMULATIVE };
+    if u64::try_from(message.value).is_ok_and(|value| value > highest) {
+        let rule = format!("must be at most {highest}: no counter is so high");
         violations.push(Violation::new("value", "COUNTER_TOO_HIGH", rule));
     }
     violations.finish()?;

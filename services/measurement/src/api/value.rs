@@ -6,7 +6,7 @@ use crate::{
         appraisal::{self, Appraised, COHORT_DAYS, Field},
         ids::OutputId,
         output::{Measured, Output},
-        posterior::{OutputResult, Posterior, PosteriorError, PosteriorInputs, posterior},
+        posterior::{MAX_MEMBER_OUTPUTS, OutputResult, Posterior, PosteriorError, PosteriorInputs, posterior},
         value::{EmvRates, ValueModel, model::DEFAULT_ATTRIBUTION_DAYS, returns::return_on},
     },
     error::Error,
@@ -27,12 +27,11 @@ use tonic::{Request, Response, Status};
 
 /// Outputs of a programme that one value is compared with.
 const MAX_COMPARED: i64 = 5_000;
+/// Outputs of one member that one value sums.
+const MAX_OWN: i64 = MAX_MEMBER_OUTPUTS as i64;
 
-/// Outputs of one member in one period: more than anybody makes.
-const MAX_OWN: i64 = 5_000;
-
-/// The highest price of one follower, or of a thousand views. With it and the limit on counters every value fits.
-const MAX_PRICE_UNITS: i64 = 100_000;
+/// Prices of a follower and of a thousand views. The highest counter times this still is an amount of money.
+const MAX_PRICE_MINOR: i64 = 4_000_000;
 
 /// Serves value models and values.
 pub struct ValueApi {
@@ -45,8 +44,9 @@ fn parse_model(message: &pb::ValueModel, version: i32, currency: Currency) -> Re
     let mut amount = |field: &str, wire: Option<&koc_proto::google::r#type::Money>| {
         let parsed = wire.map(|wire| Money::parse_not_negative(field, Some(wire), currency)).transpose();
         let minor = violations.take(parsed).flatten().map_or(0, |money| money.minor);
-        if minor > MAX_PRICE_UNITS * currency.minor_per_unit() {
-            violations.push(Violation::new(field, "AMOUNT_TOO_LARGE", format!("must be at most {MAX_PRICE_UNITS} units")));
+        if minor > MAX_PRICE_MINOR {
+            let rule = format!("must be at most {MAX_PRICE_MINOR} minor units");
+            violations.push(Violation::new(field, "PRICE_TOO_HIGH", rule));
         }
         minor
     };
@@ -71,7 +71,7 @@ async fn field(
     model: &ValueModel,
 ) -> Result<Vec<Measured>, Error> {
     let from = as_of - TimeDelta::days(COHORT_DAYS);
-    let outputs = store::output::published(conn, programme, None, from, as_of, MAX_COMPARED).await?;
+    let outputs = store::output::published(conn, programme, from, as_of, MAX_COMPARED).await?;
     Ok(store::output::measure(conn, outputs, as_of, model.attribution_days).await?)
 }
 
@@ -100,7 +100,7 @@ fn output_value(appraised: &Appraised<'_>, model: &ValueModel, as_of: DateTime<U
 /// The member's return with its uncertainty; None when nothing was spent.
 fn member_posterior(
     all: &[Appraised<'_>],
-    own: &[&Appraised<'_>],
+    own: &[Appraised<'_>],
     as_of: DateTime<Utc>,
     policy: &crate::domain::decision::DecisionPolicy,
 ) -> Result<Option<Posterior>, Error> {
@@ -159,10 +159,8 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let mut conn = self.gate.db().read().await?;
                 let output = store::output::find(&mut conn, call.programme, id).await?.ok_or(Error::OutputNotFound(id))?;
                 let model = active_model(&mut conn, call.programme).await?;
-                let as_of = match given {
-                    Some(time) => time,
-                    None => clock::now(&mut conn).await?,
-                };
+                let now = clock::now(&mut conn).await?;
+                let as_of = given.map_or(now, |time| time.min(now));
                 let own = store::output::measure(&mut conn, vec![output], as_of, model.attribution_days).await?;
                 let others = field(&mut conn, call.programme, as_of, &model).await?;
                 let field = Field::new(&others, &model, as_of)?;
@@ -197,22 +195,18 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let policy = store::programme::active_policy(&mut conn, call.programme).await?;
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;
                 let currency = convert::currency(&model.currency)?;
-                let from = start.min(end - TimeDelta::days(COHORT_DAYS));
-                let mut outputs = store::output::published(&mut conn, call.programme, None, from, end, MAX_COMPARED).await?;
-                // However many outputs there are to compare with, the member's own count all.
-                outputs.retain(|output| output.member != member);
-                let own = store::output::published(&mut conn, call.programme, Some(member), from, end, MAX_OWN).await?;
-                outputs.extend(own);
-                let measured = store::output::measure(&mut conn, outputs, end, model.attribution_days).await?;
+                // A period that is not over yet is looked at as of now, or its outputs would pass for older than they are.
+                let as_of = end.min(clock::now(&mut conn).await?);
+                // The member's own are read apart: in a big programme they are not among the newest.
+                let own = store::output::published_by(&mut conn, call.programme, member, start, as_of, MAX_OWN).await?;
+                let own = store::output::measure(&mut conn, own, as_of, model.attribution_days).await?;
+                let compared = field(&mut conn, call.programme, as_of, &model).await?;
                 drop(conn);
                 let message = tokio::task::spawn_blocking(move || {
-                    let all = Field::new(&measured, &model, end)?.appraise_all()?;
-                    let mine =
-                        |one: &&Appraised<'_>| one.measured.output.member == member && one.measured.output.published_at >= start;
-                    let own: Vec<&Appraised<'_>> = all.iter().filter(mine).collect();
+                    let own = appraisal::value_all(&own, &model)?;
                     let value = own.iter().map(|one| one.value.cash_minor).fold(0_i64, i64::saturating_add);
                     let cost = own.iter().map(|one| one.measured.output.cost_minor()).fold(0_i64, i64::saturating_add);
-                    let posterior = member_posterior(&all, &own, end, &policy)?;
+                    let posterior = member_posterior(&appraisal::value_all(&compared, &model)?, &own, as_of, &policy)?;
                     Ok::<_, Error>(pb::MemberValue {
                         member_id: member.to_string(),
                         value_model_version: convert::version(model.version),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{self, COHORT_MIN_OUTPUTS, Cohort, CohortLevel, RobustScale};
+use super::cohort::{self, COHORT_MIN_OUTPUTS, Cohort, CohortLevel, RobustScale, Sample};
 use super::distribution::quantile_of_sorted;
 use super::error::InputError;
 use super::maturity::age_bucket;
@@ -98,33 +98,47 @@ impl Qualities {
     }
 }
 
+/// What is compared of the outputs of one cohort.
+struct Samples {
+    reach: Sample,
+    engagement: Sample,
+    orders: Sample,
+}
+
+impl Samples {
+    fn of(qualities: &[Qualities]) -> Result<Self, InputError> {
+        let sample = |quality: fn(&Qualities) -> Option<f64>| Sample::new(qualities.iter().filter_map(quality).collect());
+        Ok(Self { reach: sample(|q| q.reach)?, engagement: sample(|q| q.engagement)?, orders: sample(|q| q.orders)? })
+    }
+}
+
 /// The outputs of a programme as they stood at one time, to compare each with its like.
 pub struct Field<'a> {
     measured: &'a [Measured],
     model: &'a ValueModel,
     as_of: DateTime<Utc>,
-    qualities: Vec<Qualities>,
-    /// Places in `measured` per cohort, newest first, of outputs of the trailing 180 days.
-    cohorts: BTreeMap<(CohortLevel, String), Vec<usize>>,
+    /// Of outputs of the trailing 180 days.
+    cohorts: BTreeMap<(CohortLevel, String), Samples>,
 }
 
 impl<'a> Field<'a> {
     /// # Errors
     /// `NotFinite` for a time that is none.
     pub fn new(measured: &'a [Measured], model: &'a ValueModel, as_of: DateTime<Utc>) -> Result<Self, InputError> {
-        let qualities = measured.iter().map(|m| Qualities::of(&m.counters, model)).collect();
-        let mut cohorts: BTreeMap<(CohortLevel, String), Vec<usize>> = BTreeMap::new();
-        let mut newest: Vec<usize> = (0..measured.len()).filter(|&i| in_window(&measured[i].output, as_of)).collect();
-        newest.sort_by_key(|&i| (std::cmp::Reverse(measured[i].output.published_at), measured[i].output.id));
-        for i in newest {
-            for key in cohort_keys(&measured[i].output, as_of)? {
+        let mut newest: Vec<&Measured> = measured.iter().filter(|m| in_window(&m.output, as_of)).collect();
+        newest.sort_by_key(|m| (std::cmp::Reverse(m.output.published_at), m.output.id));
+        let mut cohorts: BTreeMap<(CohortLevel, String), Vec<Qualities>> = BTreeMap::new();
+        for one in newest {
+            let qualities = Qualities::of(&one.counters, model);
+            for key in cohort_keys(&one.output, as_of)? {
                 let members = cohorts.entry(key).or_default();
                 if members.len() < MAX_COHORT_OUTPUTS {
-                    members.push(i);
+                    members.push(qualities);
                 }
             }
         }
-        Ok(Self { measured, model, as_of, qualities, cohorts })
+        let cohorts = cohorts.into_iter().map(|(key, members)| Ok((key, Samples::of(&members)?))).collect::<Result<_, _>>()?;
+        Ok(Self { measured, model, as_of, cohorts })
     }
 
     /// Values an output and scores it within its cohort. No score without [`MIN_SCORE_OUTPUTS`] to compare with.
@@ -134,32 +148,20 @@ impl<'a> Field<'a> {
     pub fn appraise(&self, measured: &'a Measured) -> Result<Appraised<'a>, InputError> {
         let own = Qualities::of(&measured.counters, self.model);
         let keys = cohort_keys(&measured.output, self.as_of)?;
-        let percentiles = Percentiles {
-            reach: self.percentile(&keys, own.reach, |q| q.reach)?,
-            engagement: self.percentile(&keys, own.engagement, |q| q.engagement)?,
-            orders: self.percentile(&keys, own.orders, |q| q.orders)?,
+        let samples: Vec<_> = keys.iter().filter_map(|key| Some((key.0, self.cohorts.get(key)?))).collect();
+        let place = |own: Option<f64>, quality: fn(&Samples) -> &Sample| {
+            let Some(own) = own else { return Ok(None) };
+            let cohorts: Vec<_> =
+                samples.iter().map(|(level, samples)| Cohort { level: *level, sample: quality(samples) }).collect();
+            let placed = cohort::normalise(&cohorts, own)?;
+            Ok(placed.filter(|placed| placed.cohort_size >= MIN_SCORE_OUTPUTS).map(|placed| placed.percentile))
         };
-        let evidence = OutputEvidence::Content(evidence(&measured.counters, &percentiles));
-        Ok(Appraised { measured, value: value_output(&evidence, self.model)? })
-    }
-
-    fn percentile(
-        &self,
-        keys: &[(CohortLevel, String); 4],
-        own: Option<f64>,
-        quality: impl Fn(&Qualities) -> Option<f64>,
-    ) -> Result<Option<f64>, InputError> {
-        let Some(own) = own else { return Ok(None) };
-        let values: Vec<(CohortLevel, Vec<f64>)> = keys
-            .iter()
-            .map(|key| {
-                let members = self.cohorts.get(key).map_or(&[][..], Vec::as_slice);
-                (key.0, members.iter().filter_map(|&i| quality(&self.qualities[i])).collect())
-            })
-            .collect();
-        let cohorts: Vec<Cohort<'_>> = values.iter().map(|(level, values)| Cohort { level: *level, values }).collect();
-        let placed = cohort::normalise(&cohorts, own)?;
-        Ok(placed.filter(|placed| placed.cohort_size >= MIN_SCORE_OUTPUTS).map(|placed| placed.percentile))
+        let percentiles = Percentiles {
+            reach: place(own.reach, |s| &s.reach)?,
+            engagement: place(own.engagement, |s| &s.engagement)?,
+            orders: place(own.orders, |s| &s.orders)?,
+        };
+        value(measured, self.model, &percentiles)
     }
 
     /// Every output valued, in the order of `measured`.
@@ -169,6 +171,19 @@ impl<'a> Field<'a> {
     pub fn appraise_all(&self) -> Result<Vec<Appraised<'a>>, InputError> {
         self.measured.iter().map(|measured| self.appraise(measured)).collect()
     }
+}
+
+fn value<'a>(measured: &'a Measured, model: &ValueModel, percentiles: &Percentiles) -> Result<Appraised<'a>, InputError> {
+    let evidence = OutputEvidence::Content(evidence(&measured.counters, percentiles));
+    Ok(Appraised { measured, value: value_output(&evidence, model)? })
+}
+
+/// Values outputs by themselves, without a score, in their order.
+///
+/// # Errors
+/// Those of [`value_output`].
+pub fn value_all<'a>(measured: &'a [Measured], model: &ValueModel) -> Result<Vec<Appraised<'a>>, InputError> {
+    measured.iter().map(|one| value(one, model, &Percentiles::default())).collect()
 }
 
 fn in_window(output: &Output, as_of: DateTime<Utc>) -> bool {
@@ -192,8 +207,7 @@ fn cohort_keys(output: &Output, as_of: DateTime<Utc>) -> Result<[(CohortLevel, S
 /// # Errors
 /// Those of [`value_output`].
 pub fn cash_minor(measured: &Measured, model: &ValueModel) -> Result<i64, InputError> {
-    let evidence = OutputEvidence::Content(evidence(&measured.counters, &Percentiles::default()));
-    Ok(value_output(&evidence, model)?.cash_minor)
+    Ok(value(measured, model, &Percentiles::default())?.value.cash_minor)
 }
 
 /// Cash value per 1,000 organic reads of outputs together; `None` when nobody read them.

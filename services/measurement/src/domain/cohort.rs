@@ -33,12 +33,46 @@ pub enum CohortLevel {
     Programme,
 }
 
-/// The values of one metric over one cohort.
+/// The values of one metric over one cohort, made ready once to place many in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    sorted: Vec<f64>,
+    /// Of ln(1 + x); `None` without values.
+    logs: Option<RobustScale>,
+}
+
+impl Sample {
+    /// From one raw value per output, in any order; each a count or a rate.
+    ///
+    /// # Errors
+    /// `OutOfRange` for a negative value, `NotFinite`, `TooMany`.
+    pub fn new(mut values: Vec<f64>) -> Result<Self, InputError> {
+        let logs: Vec<f64> =
+            values.iter().map(|&value| Ok(in_range("cohort", value, 0.0, f64::MAX)?.ln_1p())).collect::<Result<_, _>>()?;
+        let logs = if logs.is_empty() { None } else { Some(RobustScale::fit(&logs)?) };
+        values.sort_by(f64::total_cmp);
+        Ok(Self { sorted: values, logs })
+    }
+
+    /// How many values there are.
+    pub fn size(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The mid-rank percentile of `x`: (rank − 0.5)/n with ties sharing their mean rank, which equals
+    /// (values below + half of the equal ones)/n (Hazen 1914). In [0, 1]; half without values.
+    fn mid_rank_percentile(&self, x: f64) -> f64 {
+        let below = self.sorted.partition_point(|value| *value < x);
+        let equal = self.sorted[below..].partition_point(|value| *value <= x);
+        if self.sorted.is_empty() { 0.5 } else { (below as f64 + 0.5 * equal as f64) / self.sorted.len() as f64 }
+    }
+}
+
+/// One cohort that a value may be placed in.
 #[derive(Debug, Clone, Copy)]
 pub struct Cohort<'a> {
     pub level: CohortLevel,
-    /// One raw value per output, in any order.
-    pub values: &'a [f64],
+    pub sample: &'a Sample,
 }
 
 /// What a normalised value rests on.
@@ -68,30 +102,9 @@ pub struct Normalised {
 pub fn back_off<'a>(cohorts: &[Cohort<'a>]) -> Option<Cohort<'a>> {
     cohorts
         .iter()
-        .find(|cohort| cohort.values.len() >= COHORT_MIN_OUTPUTS)
-        .or_else(|| cohorts.iter().rev().find(|cohort| !cohort.values.is_empty()))
+        .find(|cohort| cohort.sample.size() >= COHORT_MIN_OUTPUTS)
+        .or_else(|| cohorts.iter().rev().find(|cohort| cohort.sample.size() > 0))
         .copied()
-}
-
-/// The mid-rank percentile of `x` among `values`: (rank − 0.5)/n with ties sharing their mean rank, which equals
-/// (values below + half of the equal ones)/n (Hazen 1914). In [0, 1].
-///
-/// # Errors
-/// `Empty`, `NotFinite`.
-pub fn mid_rank_percentile(values: &[f64], x: f64) -> Result<f64, InputError> {
-    finite("value", x)?;
-    if values.is_empty() {
-        return Err(InputError::Empty { field: "cohort" });
-    }
-    let (mut below, mut equal) = (0_usize, 0_usize);
-    for &value in values {
-        match finite("cohort", value)?.total_cmp(&x) {
-            std::cmp::Ordering::Less => below += 1,
-            std::cmp::Ordering::Equal => equal += 1,
-            std::cmp::Ordering::Greater => {}
-        }
-    }
-    Ok((below as f64 + 0.5 * equal as f64) / values.len() as f64)
 }
 
 /// Median and scaled median absolute deviation of a sample (Rousseeuw & Croux 1993 review both).
@@ -132,21 +145,18 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// counts as missing, not as average.
 ///
 /// # Errors
-/// `OutOfRange` for a negative count, `NotFinite`, `TooMany`.
+/// `OutOfRange` for a negative count, `NotFinite`.
 pub fn normalise(cohorts: &[Cohort<'_>], x: f64) -> Result<Option<Normalised>, InputError> {
     in_range("value", x, 0.0, f64::MAX)?;
-    let Some(cohort) = back_off(cohorts) else { return Ok(None) };
-    let mut logs = Vec::with_capacity(cohort.values.len());
-    for &value in cohort.values {
-        logs.push(in_range("cohort", value, 0.0, f64::MAX)?.ln_1p());
-    }
-    let z = RobustScale::fit(&logs)?.z(x.ln_1p(), MIN_LOG_SCALE);
-    let (percentile, basis) = if cohort.values.len() >= COHORT_MIN_OUTPUTS {
-        (mid_rank_percentile(cohort.values, x)?, NormalisationBasis::Rank)
+    let Some(Cohort { level, sample }) = back_off(cohorts) else { return Ok(None) };
+    let Some(logs) = &sample.logs else { return Ok(None) };
+    let z = logs.z(x.ln_1p(), MIN_LOG_SCALE);
+    let (percentile, basis) = if sample.size() >= COHORT_MIN_OUTPUTS {
+        (sample.mid_rank_percentile(x), NormalisationBasis::Rank)
     } else {
         (normal_cdf(z), NormalisationBasis::RobustNormal)
     };
-    Ok(Some(Normalised { percentile, z, level: cohort.level, cohort_size: cohort.values.len(), basis }))
+    Ok(Some(Normalised { percentile, z, level, cohort_size: sample.size(), basis }))
 }
 
 #[cfg(test)]
@@ -162,29 +172,35 @@ mod tests {
         assert!((scale.median - 3.0).abs() < 1e-15);
     }
 
+    fn sample(values: &[f64]) -> Sample {
+        Sample::new(values.to_vec()).expect("counts")
+    }
+
     #[test]
     fn ties_share_their_rank() {
-        let percentile = mid_rank_percentile(&[1.0, 2.0, 2.0, 3.0], 2.0).expect("finite values");
-        assert!((percentile - 0.5).abs() < 1e-15);
+        let sample = sample(&[3.0, 2.0, 1.0, 2.0]);
+        for (x, percentile) in [(0.5, 0.0), (1.0, 0.125), (2.0, 0.5), (2.5, 0.75), (3.0, 0.875), (9.0, 1.0)] {
+            assert!((sample.mid_rank_percentile(x) - percentile).abs() < 1e-15, "{x}");
+        }
     }
 
     #[test]
     fn a_thin_cohort_gives_way_to_the_next_broader_one() {
-        let (thin, broad) = (vec![1.0; COHORT_MIN_OUTPUTS - 1], vec![1.0; COHORT_MIN_OUTPUTS]);
+        let (thin, broad) = (sample(&[1.0; COHORT_MIN_OUTPUTS - 1]), sample(&[1.0; COHORT_MIN_OUTPUTS]));
         let cohorts = [
-            Cohort { level: CohortLevel::Exact, values: &thin },
-            Cohort { level: CohortLevel::Kind, values: &broad },
-            Cohort { level: CohortLevel::Programme, values: &broad },
+            Cohort { level: CohortLevel::Exact, sample: &thin },
+            Cohort { level: CohortLevel::Kind, sample: &broad },
+            Cohort { level: CohortLevel::Programme, sample: &broad },
         ];
         assert_eq!(back_off(&cohorts).map(|cohort| cohort.level), Some(CohortLevel::Kind));
         assert_eq!(back_off(&cohorts[..1]).map(|cohort| cohort.level), Some(CohortLevel::Exact));
-        assert!(back_off(&[Cohort { level: CohortLevel::Programme, values: &[] }]).is_none());
+        assert!(back_off(&[Cohort { level: CohortLevel::Programme, sample: &sample(&[]) }]).is_none());
     }
 
     #[test]
     fn a_small_cohort_is_read_through_the_normal_curve() {
-        let values = [10.0, 100.0, 1000.0];
-        let cohorts = [Cohort { level: CohortLevel::Programme, values: &values }];
+        let values = sample(&[10.0, 100.0, 1000.0]);
+        let cohorts = [Cohort { level: CohortLevel::Programme, sample: &values }];
         let middle = normalise(&cohorts, 100.0).expect("valid counts").expect("a cohort");
         assert_eq!(middle.basis, NormalisationBasis::RobustNormal);
         assert!((middle.percentile - 0.5).abs() < 1e-12);
@@ -200,7 +216,8 @@ mod tests {
         fn percentiles_stay_in_the_unit_interval_and_rise_with_the_value(
             values in prop::collection::vec(0.0_f64..1e12, 1..80), x in 0.0_f64..1e12, more in 0.0_f64..1e12
         ) {
-            let cohorts = [Cohort { level: CohortLevel::Programme, values: &values }];
+            let values = sample(&values);
+            let cohorts = [Cohort { level: CohortLevel::Programme, sample: &values }];
             let low = normalise(&cohorts, x).expect("valid counts").expect("a cohort");
             let high = normalise(&cohorts, x + more).expect("valid counts").expect("a cohort");
             prop_assert!((0.0..=1.0).contains(&low.percentile));
@@ -210,8 +227,8 @@ mod tests {
 
         #[test]
         fn bad_numbers_are_refused_and_never_panic(x in prop::num::f64::ANY, y in prop::num::f64::ANY) {
-            let values = [y];
-            let cohorts = [Cohort { level: CohortLevel::Programme, values: &values }];
+            let Ok(values) = Sample::new(vec![y]) else { return Ok(()) };
+            let cohorts = [Cohort { level: CohortLevel::Programme, sample: &values }];
             if let Ok(Some(placed)) = normalise(&cohorts, x) {
                 prop_assert!(placed.z.is_finite() && (0.0..=1.0).contains(&placed.percentile));
             }

@@ -143,8 +143,8 @@ impl Effect for BudgetEffect {
             if !draw.output_id.is_empty() {
                 let id = parse("reserve_draw_id", &draw.reserve_draw_id).map_err(park)?;
                 let output = OutputId::parse("output_id", &draw.output_id).map_err(park)?;
-                let void = matches!(draw.state(), budget::ReserveDrawState::Rejected | budget::ReserveDrawState::Lapsed);
-                store::output::put_draw(conn, programme_of(change)?, id, output, void).await?;
+                let dropped = matches!(draw.state(), budget::ReserveDrawState::Rejected | budget::ReserveDrawState::Lapsed);
+                store::output::put_draw(conn, programme_of(change)?, id, output, dropped).await?;
             }
         } else if let Some(posted) = fact::<budget::LedgerPosted>(change)? {
             take_boost(conn, change, &posted).await?;

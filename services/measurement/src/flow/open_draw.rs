@@ -143,7 +143,7 @@ impl OpenDraw {
         let (days, platform) = (model.attribution_days, output.platform.clone());
         let own = store::output::measure(&mut conn, vec![output], at, days).await?.remove(0);
         let from = at - TimeDelta::days(COHORT_DAYS);
-        let mut like: Vec<Output> = store::output::published(&mut conn, programme, None, from, at, MAX_COMPARED).await?;
+        let mut like: Vec<Output> = store::output::published(&mut conn, programme, from, at, MAX_COMPARED).await?;
         like.retain(|other| other.platform == platform);
         let compared = store::output::measure(&mut conn, like, at, days).await?;
         let paid_lately = store::observation::grew_paid(&mut conn, signal.output, Metric::Views, at - PAID_WINDOW, at).await?;

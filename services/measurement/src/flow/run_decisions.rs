@@ -52,7 +52,7 @@ pub async fn run(work: &mut Work, period: Period) -> Result<Vec<StoredDecision>,
     let ends: Vec<_> = decided.iter().map(|period| (period.start, period.end)).collect();
     let starts = trailing_starts(&period, &ends, policy.thresholds.window_periods);
     let from = starts.iter().copied().fold(period.end - TimeDelta::days(COHORT_DAYS), Ord::min);
-    let outputs = store::output::published(work.conn(), programme, None, from, period.end, MAX_OUTPUTS).await?;
+    let outputs = store::output::published(work.conn(), programme, from, period.end, MAX_OUTPUTS).await?;
     let measured = store::output::measure(work.conn(), outputs, period.end, model.attribution_days).await?;
     let before = match decided.iter().filter(|other| other.end <= period.start).map(|other| other.start).max() {
         Some(start) => by_member(work, DecisionFilter { period_start: Some(start), ..DecisionFilter::default() }).await?,

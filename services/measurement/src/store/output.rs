@@ -138,8 +138,8 @@ pub async fn list(
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
-                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id
-                   WHERE d.output_id = o.output_id) AS "boost_minor!"
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
            WHERE o.programme_id = $1
              AND ($2::uuid IS NULL OR o.output_id > $2)
@@ -158,11 +158,10 @@ pub async fn list(
     Ok(rows.into_iter().map(Output::from).collect())
 }
 
-/// The newest outputs published in [from, until), at most `limit`; of one member when it is given.
+/// The newest outputs published in [from, until), at most `limit`.
 pub async fn published(
     conn: &mut PgConnection,
     programme: ProgrammeId,
-    member: Option<MemberId>,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
     limit: i64,
@@ -173,17 +172,47 @@ pub async fn published(
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
-                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id
-                   WHERE d.output_id = o.output_id) AS "boost_minor!"
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
            WHERE o.programme_id = $1 AND o.publish_time >= $2 AND o.publish_time < $3
-             AND ($4::uuid IS NULL OR o.member_id = $4)
            ORDER BY o.publish_time DESC, o.output_id
-           LIMIT $5"#,
+           LIMIT $4"#,
         programme.0,
         from,
         until,
-        member.map(|member| member.0),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Output::from).collect())
+}
+
+/// The newest outputs of one member published in [from, until), at most `limit`.
+pub async fn published_by(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Output>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        OutputRow,
+        r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
+                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
+                  (SELECT coalesce(sum(p.amount_minor), 0)::bigint
+                   FROM reserve_draw AS d
+                   JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
+                   WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
+           FROM output AS o
+           WHERE o.programme_id = $1 AND o.member_id = $2 AND o.publish_time >= $3 AND o.publish_time < $4
+           ORDER BY o.publish_time DESC, o.output_id
+           LIMIT $5"#,
+        programme.0,
+        member.0,
+        from,
+        until,
         limit,
     )
     .fetch_all(conn)
@@ -257,22 +286,23 @@ pub async fn attainments(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<At
     Ok(attainment.collect())
 }
 
-/// Keeps for which output a draw is, and whether it came to nothing; told again it changes nothing.
+/// Keeps for which output a draw is, and whether it was dropped; told again it changes nothing.
 pub async fn put_draw(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     draw: Uuid,
     output: OutputId,
-    void: bool,
+    dropped: bool,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO reserve_draw AS d (reserve_draw_id, programme_id, output_id, void)
+        "INSERT INTO reserve_draw (reserve_draw_id, programme_id, output_id, dropped)
          VALUES ($1, $2, $3, $4)
-         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO UPDATE SET void = true WHERE excluded.void AND NOT d.void",
+         ON CONFLICT ON CONSTRAINT reserve_draw_pkey DO UPDATE
+         SET dropped = reserve_draw.dropped OR excluded.dropped",
         draw,
         programme.0,
         output.0,
-        void,
+        dropped,
     )
     .execute(conn)
     .await?;

@@ -197,13 +197,13 @@ pub async fn put_draw(conn: &mut PgConnection, id: SignalId, draw: &Draw, reason
     Ok(())
 }
 
-/// What draws for an output have asked for; those that came to nothing apart.
+/// What draws for an output have asked for, those apart that the budget refused or dropped.
 pub async fn asked_minor(conn: &mut PgConnection, output: OutputId) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"SELECT coalesce(sum(s.draw_amount_minor), 0)::bigint AS "asked!"
            FROM signal AS s
-           LEFT JOIN reserve_draw AS d ON d.reserve_draw_id = s.reserve_draw_id
-           WHERE s.output_id = $1 AND s.draw_state = 'REQUESTED' AND d.void IS NOT TRUE"#,
+           WHERE s.output_id = $1 AND s.draw_state = 'REQUESTED'
+             AND NOT EXISTS (SELECT FROM reserve_draw AS d WHERE d.reserve_draw_id = s.reserve_draw_id AND d.dropped)"#,
         output.0,
     )
     .fetch_one(conn)

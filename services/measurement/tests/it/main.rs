@@ -1,0 +1,12 @@
+//! The measurement service on a real database, over real gRPC, with real registry, budget and task services beside it.
+
+mod world;
+
+mod apply;
+mod decision;
+mod door;
+mod feed;
+mod observation;
+mod output;
+mod signal;
+mod value;
