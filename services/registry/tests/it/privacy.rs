@@ -152,7 +152,7 @@ async fn the_trail_says_who_did_what_to_whom_when_and_why() {
     let policy = pb::CreateTierPolicyRequest {
         programme_id: world.programme.clone(),
         request_id: id(),
-        policy: Some(pb::TierPolicy { min_outputs: Some(0), ..Default::default() }),
+        policy: Some(pb::TierPolicy { min_promote_probability: Some(0.0), min_outputs: Some(0), ..Default::default() }),
         reason: "放宽门槛".into(),
     };
     tiers.create_tier_policy(policy).await.expect("a version");
