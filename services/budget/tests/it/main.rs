@@ -1,0 +1,7 @@
+//! The budget service on a real database, over real gRPC, beside a real registry.
+
+mod world;
+
+mod concurrency;
+mod reservation;
+mod retry;
