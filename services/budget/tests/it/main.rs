@@ -3,5 +3,8 @@
 mod world;
 
 mod concurrency;
+mod member_limit;
+mod plan;
+mod property;
 mod reservation;
 mod retry;

@@ -191,7 +191,7 @@ async fn what_is_not_there_is_not_found_whoever_asks() {
     for planned in [false, true] {
         if planned {
             let request = pb::CreatePlanRequest { programme_id: other.clone(), ..world.plan_request() };
-            world.plans("planner").create_plan(request).await.expect("a plan");
+            world.create_plan(request).await.expect("a plan");
         }
         let request = pb::ReserveRequest { programme_id: other.clone(), ..world.reserve_request(1) };
         refused(world.reserve_with(request).await, Code::NotFound, "ENVELOPE_NOT_FOUND");

@@ -105,8 +105,7 @@ async fn what_is_not_a_refusal_by_a_rule_of_money_is_not_kept() {
     assert_eq!(kept, 0);
 
     // A plan that is not active is a rule: the refusal stays after the plan is active.
-    let drafted = world.plans("planner").create_plan(world.plan_request()).await.expect("a plan").into_inner().plan;
-    let drafted = drafted.unwrap_or_default();
+    let drafted = world.create_plan(world.plan_request()).await.expect("a plan");
     let envelope_id = drafted.envelopes[0].envelope_id.clone();
     let request = pb::ReserveRequest { envelope_id, ..world.reserve_request(1) };
     let figures = refused(client.reserve(request.clone()).await, Code::FailedPrecondition, "PLAN_STATE");

@@ -9,7 +9,7 @@ use koc_tests::{
     service::{self, Running, ServiceDatabase, TestChannel},
     wait,
 };
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::OnceLock, time::Duration};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -34,7 +34,7 @@ pub struct World {
     pub envelope: String,
     pub reserve: String,
     reservations: Reservations,
-    _registry: Running,
+    registry: Running,
 }
 
 pub fn id() -> String {
@@ -54,11 +54,14 @@ pub fn minor(money: Option<&Money>) -> i64 {
     money.units * 100 + i64::from(money.nanos) / 10_000_000
 }
 
-/// Some days from the test's start, by the machine's clock.
+/// Some days from the test's start, by the machine's clock: the same time whenever it is asked for.
 pub fn in_days(days: i64) -> prost_types::Timestamp {
-    let epoch = std::time::UNIX_EPOCH.elapsed().expect("the clock is past 1970");
-    let seconds = i64::try_from(epoch.as_secs()).expect("a time of this era") + days * 24 * 60 * 60;
-    prost_types::Timestamp { seconds, nanos: 0 }
+    static START: OnceLock<i64> = OnceLock::new();
+    let start = START.get_or_init(|| {
+        let epoch = std::time::UNIX_EPOCH.elapsed().expect("the clock is past 1970");
+        i64::try_from(epoch.as_secs()).expect("a time of this era")
+    });
+    prost_types::Timestamp { seconds: start + days * 24 * 60 * 60, nanos: 0 }
 }
 
 pub async fn start_budget(address: SocketAddr, database: ServiceDatabase, registry_url: String) -> Running {
@@ -82,22 +85,23 @@ impl World {
         let (registry, database) = tokio::join!(registry, service::database(&koc_budget::SCHEMA));
         let budget = start_budget(service::free_address(), database, registry.url.clone()).await;
         let reservations = Reservations::new(budget.channel());
-        let mut world = Self {
-            budget,
-            programme: String::new(),
-            plan: String::new(),
-            envelope: String::new(),
-            reserve: String::new(),
-            reservations,
-            _registry: registry,
-        };
-        world.programme = world.create_programme("CNY").await;
-        let plan = world.plans("planner").create_plan(world.plan_request()).await.expect("a plan").into_inner();
-        let plan = plan.plan.unwrap_or_default();
-        world.activate(&plan.plan_id).await;
-        [world.envelope, world.reserve] = [0, 1].map(|index: usize| plan.envelopes[index].envelope_id.clone());
-        world.plan = plan.plan_id;
+        let [programme, plan, envelope, reserve] = Default::default();
+        let mut world = Self { budget, programme, plan, envelope, reserve, reservations, registry };
+        world.renew().await;
         world
+    }
+
+    /// Goes on with a new programme and its plan.
+    pub async fn renew(&mut self) {
+        self.programme = self.create_programme("CNY").await;
+        let plan = self.create_plan(self.plan_request()).await.expect("a plan");
+        self.activate(&plan.plan_id).await;
+        [self.envelope, self.reserve] = [0, 1].map(|index: usize| plan.envelopes[index].envelope_id.clone());
+        self.plan = plan.plan_id;
+    }
+
+    pub async fn create_plan(&self, request: pb::CreatePlanRequest) -> Result<pb::Plan, Status> {
+        Ok(self.plans("planner").create_plan(request).await?.into_inner().plan.unwrap_or_default())
     }
 
     /// Another programme at the registry.
@@ -110,7 +114,7 @@ impl World {
             currency_code: currency.into(),
             time_zone: "Asia/Shanghai".into(),
         };
-        let mut client = registry::programme_service_client::ProgrammeServiceClient::new(self._registry.channel());
+        let mut client = registry::programme_service_client::ProgrammeServiceClient::new(self.registry.channel());
         client.create_programme(request).await.expect("a programme");
         programme
     }
@@ -134,30 +138,53 @@ impl World {
     pub async fn envelope_of(&self, allocated: i64) -> String {
         let envelopes = vec![new_envelope(pb::ResourceClass::Inclusive, "all", allocated)];
         let request = pb::CreatePlanRequest { envelopes, automatic_draw_limit: None, ..self.plan_request() };
-        let plan = self.plans("planner").create_plan(request).await.expect("a plan").into_inner().plan.unwrap_or_default();
+        let plan = self.create_plan(request).await.expect("a plan");
         self.activate(&plan.plan_id).await;
         plan.envelopes[0].envelope_id.clone()
     }
 
     /// Takes a drafted plan to ACTIVE.
     pub async fn activate(&self, plan_id: &str) {
-        let (programme_id, plan_id) = (self.programme.clone(), plan_id.to_owned());
-        let request = pb::SubmitPlanRequest {
-            programme_id: programme_id.clone(),
+        self.submit_plan("planner", plan_id, "").await.expect("submitted");
+        self.approve_plan("controller", plan_id, "").await.expect("approved");
+        self.activate_plan("planner", plan_id, "").await.expect("active");
+    }
+
+    pub async fn submit_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::SubmitPlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).submit_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    pub async fn approve_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::ApprovePlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).approve_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    pub async fn activate_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::ActivatePlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).activate_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    /// For a period that holds those of all plans here.
+    pub fn limit_request(&self, member_id: &str, limit: i64) -> pb::SetMemberLimitRequest {
+        pb::SetMemberLimitRequest {
+            programme_id: self.programme.clone(),
             request_id: id(),
-            plan_id: plan_id.clone(),
-            etag: String::new(),
-        };
-        self.plans("planner").submit_plan(request).await.expect("submitted");
-        let request = pb::ApprovePlanRequest {
-            programme_id: programme_id.clone(),
-            request_id: id(),
-            plan_id: plan_id.clone(),
-            etag: String::new(),
-        };
-        self.plans("controller").approve_plan(request).await.expect("approved");
-        let request = pb::ActivatePlanRequest { programme_id, request_id: id(), plan_id, etag: String::new() };
-        self.plans("planner").activate_plan(request).await.expect("active");
+            member_id: member_id.to_owned(),
+            period_start_time: Some(in_days(-2)),
+            period_end_time: Some(in_days(2_000)),
+            limit: Some(fen(limit)),
+            decision_id: String::new(),
+            reason: "what the last period returned".into(),
+        }
+    }
+
+    pub async fn set_limit(&self, request: pb::SetMemberLimitRequest) -> Result<pb::MemberLimit, Status> {
+        let mut client = pb::member_limit_service_client::MemberLimitServiceClient::new(self.budget.channel());
+        Ok(client.set_member_limit(request).await?.into_inner().member_limit.unwrap_or_default())
     }
 
     pub fn plans(&self, actor: &str) -> Plans {
