@@ -31,6 +31,16 @@ impl Reservation {
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.parts.reserved > 0 && self.expire_time <= now
     }
+
+    /// Whether something was paid, nothing is held or owed, and nothing can be reserved again. It stays so.
+    pub fn is_wholly_spent(&self) -> bool {
+        wholly_spent(&self.parts, self.recoverable)
+    }
+}
+
+/// See [`Reservation::is_wholly_spent`].
+pub fn wholly_spent(parts: &Parts, recoverable: i64) -> bool {
+    parts.spent > 0 && parts.reserved == 0 && parts.committed == 0 && recoverable == 0
 }
 
 /// Reads how long a hold lasts, `field` being a duration of whole seconds and nanoseconds; 1 second to 400 days. Cut to the
