@@ -3,8 +3,13 @@
 mod world;
 
 mod concurrency;
+mod crash;
+mod door;
+mod feed;
+mod ledger;
 mod member_limit;
 mod plan;
 mod property;
 mod reservation;
+mod reserve_draw;
 mod retry;

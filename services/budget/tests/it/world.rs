@@ -3,7 +3,8 @@
 use koc_chassis::{config::RegistryPeer, telemetry::Metrics};
 use koc_proto::{
     google::r#type::Money,
-    koc::{budget::v1 as pb, registry::v1 as registry},
+    koc::{budget::v1 as pb, feed::v1::Change, registry::v1 as registry},
+    rules::Rules,
 };
 use koc_tests::{
     service::{self, Running, ServiceDatabase, TestChannel},
@@ -102,6 +103,14 @@ impl World {
 
     pub async fn create_plan(&self, request: pb::CreatePlanRequest) -> Result<pb::Plan, Status> {
         Ok(self.plans("planner").create_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    /// Ends the service as a signal would, and starts it again at its address, on its database.
+    pub async fn restart(self) -> Self {
+        let Self { budget, registry, .. } = self;
+        let address = budget.address;
+        let budget = start_budget(address, budget.stop().await, registry.url.clone()).await;
+        Self { budget, registry, ..self }
     }
 
     /// Another programme at the registry.
@@ -306,6 +315,26 @@ impl World {
         client.list_ledger_entries(request).await.expect("a page").into_inner().entries
     }
 
+    /// The entry that comes after one in the chain.
+    pub async fn entry_after(&self, entry_id: &str) -> String {
+        let sql = "SELECT n.entry_id::text FROM ledger_chain AS c
+                   JOIN ledger_chain AS n ON n.programme_id = c.programme_id AND n.position = c.position + 1
+                   WHERE c.entry_id = $1::uuid";
+        sqlx::query_scalar(sql).bind(entry_id).fetch_one(&self.budget.database.admin).await.expect("a next one")
+    }
+
+    /// All changes of the programme, in order.
+    pub async fn changes(&self) -> Vec<Change> {
+        let mut client = pb::feed_service_client::FeedServiceClient::new(self.budget.channel());
+        let request = pb::ListChangesRequest { programme_id: self.programme.clone(), after_position: 0, page_size: 1_000 };
+        client.list_changes(request).await.expect("a page").into_inner().changes
+    }
+
+    /// The facts of one type about a subject, in order.
+    pub async fn facts_of<F: Rules + prost::Message + Default>(&self, subject: &str) -> Vec<F> {
+        self.changes().await.iter().filter(|change| change.subject_id == subject).filter_map(fact).collect()
+    }
+
     /// Moves the clock by so much and waits until nothing that is held is overdue.
     pub async fn pass(&self, by: Duration) {
         self.budget.advance(by).await;
@@ -374,4 +403,10 @@ pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
     let request = details.bad_request().cloned().expect("it has violations");
     let rule = |text: &str| text.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default();
     request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
+}
+
+/// A change's fact, when it is of this type.
+pub fn fact<F: Rules + prost::Message + Default>(change: &Change) -> Option<F> {
+    let any = change.fact.as_ref()?;
+    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
 }
