@@ -31,15 +31,27 @@ impl Reservation {
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.parts.reserved > 0 && self.expire_time <= now
     }
+
+    /// Whether something was paid, nothing is held or owed, and nothing can be reserved again. It stays so.
+    pub fn is_wholly_spent(&self) -> bool {
+        wholly_spent(&self.parts, self.recoverable)
+    }
 }
 
-/// Reads how long a hold lasts, `field` being a duration of whole seconds and nanoseconds; 1 second to 400 days.
+/// See [`Reservation::is_wholly_spent`].
+pub fn wholly_spent(parts: &Parts, recoverable: i64) -> bool {
+    parts.spent > 0 && parts.reserved == 0 && parts.committed == 0 && recoverable == 0
+}
+
+/// Reads how long a hold lasts, `field` being a duration of whole seconds and nanoseconds; 1 second to 400 days. Cut to the
+/// microsecond, as the database keeps time: a retry's answer must be the first one to the last digit.
 pub fn time_to_live(field: &str, seconds_and_nanos: Option<(i64, i32)>) -> Result<TimeDelta, Violation> {
     let Some((seconds, nanos)) = seconds_and_nanos else { return Ok(DEFAULT_TIME_TO_LIVE) };
     u32::try_from(nanos)
         .ok()
         .and_then(|nanos| TimeDelta::new(seconds, nanos))
         .filter(|ttl| (MIN_TIME_TO_LIVE..=MAX_TIME_TO_LIVE).contains(ttl))
+        .map(|ttl| ttl - TimeDelta::nanoseconds(i64::from(ttl.subsec_nanos() % 1_000)))
         .ok_or_else(|| Violation::new(field, "TIME_TO_LIVE_OUT_OF_RANGE", "must be from 1 second to 400 days"))
 }
 
@@ -51,6 +63,7 @@ mod tests {
     fn a_hold_lasts_fifteen_minutes_unless_told_otherwise() {
         assert_eq!(time_to_live("t", None), Ok(TimeDelta::minutes(15)));
         assert_eq!(time_to_live("t", Some((90, 500_000_000))), Ok(TimeDelta::milliseconds(90_500)));
+        assert_eq!(time_to_live("t", Some((1, 1_999))), Ok(TimeDelta::microseconds(1_000_001)));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Draws on the strategic reserve (储备动用申请).
 
-use super::balances::Parts;
 use crate::ids::{EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const COOL_DOWN: TimeDelta = TimeDelta::hours(24);
 /// How long the money of an approved draw is held.
 pub const TIME_TO_LIVE: TimeDelta = TimeDelta::days(90);
+/// How the purposes of draws' reservations begin.
+pub const PURPOSE: &str = "reserve_draw/";
 /// Who decides without a person.
 pub const POLICY: &str = "policy";
 
@@ -120,7 +121,7 @@ impl Draw {
 
     /// What its reservation is for.
     pub fn purpose(&self) -> String {
-        format!("reserve_draw/{}", self.id)
+        format!("{PURPOSE}{}", self.id)
     }
 
     /// Checks that `actor` may decide it at `now`.
@@ -142,11 +143,6 @@ impl Draw {
             Some(_) => Ok("automatic: the amount does not exceed the plan's automatic draw limit and there is evidence"),
         }
     }
-}
-
-/// Whether all money of a draw's reservation is paid: something was, nothing is held or owed, and nothing can be reserved again.
-pub fn wholly_spent(parts: &Parts, recoverable: i64) -> bool {
-    parts.spent > 0 && parts.reserved == 0 && parts.committed == 0 && recoverable == 0
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::fact;
 use crate::{
-    domain::{balances::EntryKind, books::Receipt, reserve_draw::DrawStage},
+    domain::{books::Receipt, reserve_draw::PURPOSE},
     error::Error,
     store::{
         self,
@@ -25,11 +25,8 @@ const MAX_ATTEMPTS: u32 = 5;
 pub async fn post(conn: &mut PgConnection, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
     let executed = store::operation::execute(conn, operations).await?;
     let mut facts: Vec<NewFact> = executed.posted.iter().map(ledger_posted).collect();
-    for posted in executed.posted.iter().filter(|p| may_finish_draw(p)) {
-        if let Some(id) = posted.entry.reservation
-            && let Some(draw) = store::reserve_draw::of_reservation(conn, posted.entry.programme, id).await?
-            && draw.stage() == DrawStage::Spent
-        {
+    for spent in executed.wholly_spent.iter().filter(|r| r.purpose.starts_with(PURPOSE)) {
+        if let Some(draw) = store::reserve_draw::of_reservation(conn, spent.programme, spent.id).await? {
             facts.push(NewFact::new(draw.programme, draw.id.0, &fact::reserve_draw_changed(&draw)));
         }
     }
@@ -41,10 +38,6 @@ fn ledger_posted(posted: &Posted) -> NewFact {
     let entry = &posted.entry;
     let subject = entry.reservation.map_or(entry.envelope.0, |id| id.0);
     NewFact::new(entry.programme, subject, &fact::ledger_posted(posted))
-}
-
-fn may_finish_draw(posted: &Posted) -> bool {
-    posted.entry.kind == EntryKind::Spend && posted.purpose.as_deref().is_some_and(|purpose| purpose.starts_with("reserve_draw/"))
 }
 
 /// Runs one operation in a transaction of its own, again when it lost a race.

@@ -12,6 +12,7 @@ use crate::{
         books::{Books, Command, Decision, Outcome, Receipt},
         ledger::LedgerEntry,
         refusal::Refusal,
+        reservation::Reservation,
     },
     error::Error,
     ids::{EntryId, EnvelopeId, MemberId, OperationId, ProgrammeId, ReservationId},
@@ -80,11 +81,13 @@ pub struct Posted {
     pub purpose: Option<String>,
 }
 
-/// What was done: an answer for each operation, and the entries of all, in order.
+/// What was done: an answer for each operation, the entries of all, in order, and the reservations that have become wholly spent by
+/// it: with the last payment, or when what was left was given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
     pub answers: Vec<Answer>,
     pub posted: Vec<Posted>,
+    pub wholly_spent: Vec<Reservation>,
 }
 
 /// An operation to be kept, with what came of it.
@@ -138,7 +141,7 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
     let now = clock::now(conn).await?;
 
     let before = books.clone();
-    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new() };
+    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), wholly_spent: Vec::new() };
     let mut kept = Vec::with_capacity(operations.len());
     for operation in operations {
         if let Some(known) = known.get(&operation.unique()) {
@@ -167,6 +170,10 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
             kept.push(Kept { id, operation, outcome });
         }
     }
+
+    let finished =
+        |r: &&Reservation| r.is_wholly_spent() && !before.reservations.get(&r.id).is_some_and(Reservation::is_wholly_spent);
+    executed.wholly_spent = books.reservations.values().filter(finished).cloned().collect();
 
     write::operations(conn, &mut kept, now).await?;
     write::entries(conn, &executed.posted).await?;

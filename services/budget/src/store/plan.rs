@@ -173,7 +173,8 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: PlanId) -
     row.map(Plan::try_from).transpose()
 }
 
-/// The active plan whose period holds an instant: the one that began last, the newest among equals.
+/// The active plan whose period holds an instant: of several one with a reserve before those without, then the one that began last, the
+/// newest among equals.
 pub async fn active_at(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -185,7 +186,8 @@ pub async fn active_at(
                 submitted_by, approved_by, version, create_time
          FROM plan
          WHERE programme_id = $1 AND state = 'ACTIVE' AND period_start_time <= $2 AND $2 < period_end_time
-         ORDER BY period_start_time DESC, plan_id DESC
+         ORDER BY EXISTS (SELECT FROM envelope AS e WHERE e.plan_id = plan.plan_id AND e.resource_class = 'STRATEGIC_RESERVE') DESC,
+                  period_start_time DESC, plan_id DESC
          LIMIT 1",
         programme.0,
         time,

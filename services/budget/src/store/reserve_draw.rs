@@ -4,7 +4,8 @@ use super::corrupt;
 use crate::{
     domain::{
         balances::Parts,
-        reserve_draw::{COOL_DOWN, Decided, Draw, DrawKind, DrawStage, DrawState, Evidence, wholly_spent},
+        reservation::wholly_spent,
+        reserve_draw::{COOL_DOWN, Decided, Draw, DrawKind, DrawStage, DrawState, Evidence},
     },
     ids::{EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };

@@ -15,6 +15,9 @@ use uuid::Uuid;
 /// Rows that are kept in memory at once.
 const PAGE: i64 = 1_000;
 
+/// The facts that bring entries into the chain.
+const POSTED: &str = "koc.budget.v1.LedgerPosted";
+
 /// What a verification found.
 #[derive(Debug)]
 pub struct Report {
@@ -65,6 +68,7 @@ async fn walk(
     walk_envelopes(conn, programme, entry_count).await?;
     walk_reservations(conn, programme).await?;
     find_strays(conn, programme).await?;
+    find_unchained(conn, programme).await?;
     check_limits(conn, programme).await
 }
 
@@ -204,6 +208,37 @@ async fn find_strays(conn: &mut PgConnection, programme: ProgrammeId) -> Result<
             let text = format!("entry {} is of reservation {}, which does not exist", row.entry_id, row.reservation_id);
             Err(Finding { text, entry: Some(EntryId(row.entry_id)) }.into())
         }
+    }
+}
+
+/// Entries outside the chain that nobody will bring into it. Only those wait whose facts have no place in the feed yet; an entry that
+/// came past the service has no fact, and one that was cut from the chain's end has a fact with a place.
+async fn find_unchained(conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), Stop> {
+    let found = sqlx::query!(
+        r#"WITH unchained AS (
+               SELECT e.entry_id
+               FROM envelope AS v
+               JOIN ledger_entry AS e ON e.envelope_id = v.envelope_id
+               LEFT JOIN ledger_chain AS c ON c.entry_id = e.entry_id
+               WHERE v.programme_id = $1 AND c.entry_id IS NULL
+           )
+           SELECT (SELECT count(*) FROM unchained) AS "entries!",
+                  (SELECT entry_id FROM unchained ORDER BY entry_id LIMIT 1) AS oldest,
+                  (SELECT count(*) FROM fact WHERE position IS NULL AND programme_id = $1 AND type_name = $2) AS "waiting!""#,
+        programme.0,
+        POSTED,
+    )
+    .fetch_one(conn)
+    .await?;
+    match found.oldest {
+        Some(oldest) if found.entries > found.waiting => {
+            let text = format!(
+                "{} entries from {oldest} on are not in the chain; {} of them may still come into it",
+                found.entries, found.waiting
+            );
+            Err(Finding { text, entry: Some(EntryId(oldest)) }.into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,432 @@
+//! A programme with an active plan, and short ways to do what every test does. Amounts are in fen.
+
+use koc_chassis::{config::RegistryPeer, telemetry::Metrics};
+use koc_proto::{
+    google::r#type::Money,
+    koc::{budget::v1 as pb, feed::v1::Change, registry::v1 as registry},
+    rules::Rules,
+};
+use koc_tests::{
+    service::{self, Running, ServiceDatabase, TestChannel},
+    wait,
+};
+use std::{collections::HashMap, net::SocketAddr, sync::OnceLock, time::Duration};
+use tokio::{net::TcpStream, runtime::Runtime};
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+pub type Reservations = pb::reservation_service_client::ReservationServiceClient<TestChannel>;
+pub type Plans = pb::plan_service_client::PlanServiceClient<TestChannel>;
+
+/// How long something may take that happens by itself.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What the envelope of [`World::new`] holds.
+pub const ENVELOPE: i64 = 900_000;
+/// What the strategic reserve of [`World::new`] holds.
+pub const RESERVE: i64 = 100_000;
+/// A draw of at most so much is approved without a person.
+pub const DRAW_LIMIT: i64 = 30_000;
+
+pub struct World {
+    pub budget: Running,
+    pub programme: String,
+    pub plan: String,
+    pub envelope: String,
+    pub reserve: String,
+    reservations: Reservations,
+    registry: Running,
+}
+
+pub fn id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+pub fn fen(minor: i64) -> Money {
+    let nanos = i32::try_from(minor % 100 * 10_000_000).expect("below a yuan");
+    Money { currency_code: "CNY".into(), units: minor / 100, nanos }
+}
+
+/// An amount in fen.
+#[track_caller]
+pub fn minor(money: Option<&Money>) -> i64 {
+    let money = money.expect("an amount");
+    assert_eq!(money.currency_code, "CNY");
+    money.units * 100 + i64::from(money.nanos) / 10_000_000
+}
+
+/// Some days from the test's start, by the machine's clock: the same time whenever it is asked for.
+pub fn in_days(days: i64) -> prost_types::Timestamp {
+    static START: OnceLock<i64> = OnceLock::new();
+    let start = START.get_or_init(|| {
+        let epoch = std::time::UNIX_EPOCH.elapsed().expect("the clock is past 1970");
+        i64::try_from(epoch.as_secs()).expect("a time of this era")
+    });
+    prost_types::Timestamp { seconds: start + days * 24 * 60 * 60, nanos: 0 }
+}
+
+pub async fn start_budget(address: SocketAddr, database: ServiceDatabase, registry_url: String) -> Running {
+    service::start_on(address, database, |common, stop| {
+        let registry = RegistryPeer { registry_url };
+        koc_budget::serve(koc_budget::config::Config { common, registry }, Metrics::new(), stop)
+    })
+    .await
+}
+
+pub fn new_envelope(class: pb::ResourceClass, name: &str, allocated: i64) -> pb::NewEnvelope {
+    pb::NewEnvelope { resource_class: class.into(), display_name: name.into(), allocated: Some(fen(allocated)) }
+}
+
+impl World {
+    /// A registry with a programme in CNY, a budget, and an active plan from yesterday on with an envelope and a reserve.
+    pub async fn new() -> Self {
+        let registry = service::start(&koc_registry::SCHEMA, |common, stop| {
+            koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop)
+        });
+        let (registry, database) = tokio::join!(registry, service::database(&koc_budget::SCHEMA));
+        let budget = start_budget(service::free_address(), database, registry.url.clone()).await;
+        let reservations = Reservations::new(budget.channel());
+        let [programme, plan, envelope, reserve] = Default::default();
+        let mut world = Self { budget, programme, plan, envelope, reserve, reservations, registry };
+        world.renew().await;
+        world
+    }
+
+    /// Goes on with a new programme and its plan.
+    pub async fn renew(&mut self) {
+        self.programme = self.create_programme("CNY").await;
+        let plan = self.create_plan(self.plan_request()).await.expect("a plan");
+        self.activate(&plan.plan_id).await;
+        [self.envelope, self.reserve] = [0, 1].map(|index: usize| plan.envelopes[index].envelope_id.clone());
+        self.plan = plan.plan_id;
+    }
+
+    pub async fn create_plan(&self, request: pb::CreatePlanRequest) -> Result<pb::Plan, Status> {
+        Ok(self.plans("planner").create_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    /// Ends the service as a signal would, and starts it again at its address, on its database.
+    pub async fn restart(self) -> Self {
+        let Self { budget, registry, .. } = self;
+        let address = budget.address;
+        let budget = start_budget(address, budget.stop().await, registry.url.clone()).await;
+        Self { budget, registry, ..self }
+    }
+
+    /// As [`Self::restart`], with the new service in a runtime of its own: when that is shut down, it ends as `kill -9` would end it.
+    pub async fn restart_apart(self, runtime: &Runtime) -> Self {
+        let Self { budget, registry, .. } = self;
+        let (address, url) = (budget.address, registry.url.clone());
+        let database = budget.stop().await;
+        let start = || runtime.block_on(start_budget(address, database, url));
+        let budget = std::thread::scope(|scope| scope.spawn(start).join()).expect("started");
+        Self { budget, registry, ..self }
+    }
+
+    /// Starts the service again after it ended without being told to.
+    pub async fn start_after_crash(self) -> Self {
+        let Self { budget: Running { address, database, .. }, registry, .. } = self;
+        // Its runtime goes down in the background; until then the address is taken.
+        wait::until("the old service to be gone", PATIENCE, async || TcpStream::connect(address).await.err()).await;
+        let budget = start_budget(address, database, registry.url.clone()).await;
+        Self { budget, registry, ..self }
+    }
+
+    /// Another programme at the registry.
+    pub async fn create_programme(&self, currency: &str) -> String {
+        let programme = id();
+        let request = registry::CreateProgrammeRequest {
+            programme_id: programme.clone(),
+            request_id: id(),
+            display_name: "Owners' circle".into(),
+            currency_code: currency.into(),
+            time_zone: "Asia/Shanghai".into(),
+        };
+        let mut client = registry::programme_service_client::ProgrammeServiceClient::new(self.registry.channel());
+        client.create_programme(request).await.expect("a programme");
+        programme
+    }
+
+    pub fn plan_request(&self) -> pb::CreatePlanRequest {
+        pb::CreatePlanRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            display_name: "this year".into(),
+            period_start_time: Some(in_days(-1)),
+            period_end_time: Some(in_days(1_000)),
+            envelopes: vec![
+                new_envelope(pb::ResourceClass::Incentive, "core", ENVELOPE),
+                new_envelope(pb::ResourceClass::StrategicReserve, "reserve", RESERVE),
+            ],
+            automatic_draw_limit: Some(fen(DRAW_LIMIT)),
+        }
+    }
+
+    /// An active plan of one envelope that holds so much.
+    pub async fn envelope_of(&self, allocated: i64) -> String {
+        let envelopes = vec![new_envelope(pb::ResourceClass::Inclusive, "all", allocated)];
+        let request = pb::CreatePlanRequest { envelopes, automatic_draw_limit: None, ..self.plan_request() };
+        let plan = self.create_plan(request).await.expect("a plan");
+        self.activate(&plan.plan_id).await;
+        plan.envelopes[0].envelope_id.clone()
+    }
+
+    /// Takes a drafted plan to ACTIVE.
+    pub async fn activate(&self, plan_id: &str) {
+        self.submit_plan("planner", plan_id, "").await.expect("submitted");
+        self.approve_plan("controller", plan_id, "").await.expect("approved");
+        self.activate_plan("planner", plan_id, "").await.expect("active");
+    }
+
+    pub async fn submit_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::SubmitPlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).submit_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    pub async fn approve_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::ApprovePlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).approve_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    pub async fn activate_plan(&self, actor: &str, plan_id: &str, etag: &str) -> Result<pb::Plan, Status> {
+        let (programme_id, plan_id, etag) = (self.programme.clone(), plan_id.to_owned(), etag.to_owned());
+        let request = pb::ActivatePlanRequest { programme_id, request_id: id(), plan_id, etag };
+        Ok(self.plans(actor).activate_plan(request).await?.into_inner().plan.unwrap_or_default())
+    }
+
+    /// For a period that holds those of all plans here.
+    pub fn limit_request(&self, member_id: &str, limit: i64) -> pb::SetMemberLimitRequest {
+        pb::SetMemberLimitRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            member_id: member_id.to_owned(),
+            period_start_time: Some(in_days(-2)),
+            period_end_time: Some(in_days(2_000)),
+            limit: Some(fen(limit)),
+            decision_id: String::new(),
+            reason: "what the last period returned".into(),
+        }
+    }
+
+    pub async fn set_limit(&self, request: pb::SetMemberLimitRequest) -> Result<pb::MemberLimit, Status> {
+        let mut client = pb::member_limit_service_client::MemberLimitServiceClient::new(self.budget.channel());
+        Ok(client.set_member_limit(request).await?.into_inner().member_limit.unwrap_or_default())
+    }
+
+    pub fn plans(&self, actor: &str) -> Plans {
+        Plans::new(self.budget.channel_of(actor))
+    }
+
+    pub fn reservations(&self) -> Reservations {
+        self.reservations.clone()
+    }
+
+    /// For 15 minutes and for no member.
+    pub fn reserve_request(&self, amount: i64) -> pb::ReserveRequest {
+        pb::ReserveRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            envelope_id: self.envelope.clone(),
+            member_id: String::new(),
+            purpose: "assignment/1".into(),
+            amount: Some(fen(amount)),
+            time_to_live: None,
+        }
+    }
+
+    pub async fn reserve(&self, amount: i64) -> Result<pb::Reservation, Status> {
+        self.reserve_with(self.reserve_request(amount)).await
+    }
+
+    pub async fn reserve_with(&self, request: pb::ReserveRequest) -> Result<pb::Reservation, Status> {
+        Ok(self.reservations().reserve(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub fn commit_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::CommitRequest {
+        let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
+        pb::CommitRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen), release_rest: false }
+    }
+
+    pub fn spend_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::SpendRequest {
+        let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
+        let payment_reference = "invoice-7".into();
+        pb::SpendRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen), payment_reference }
+    }
+
+    pub fn release_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::ReleaseRequest {
+        let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
+        pb::ReleaseRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen) }
+    }
+
+    pub async fn commit(&self, reservation_id: &str, amount: Option<i64>) -> Result<pb::Reservation, Status> {
+        let request = self.commit_request(reservation_id, amount);
+        Ok(self.reservations().commit(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub async fn spend(&self, reservation_id: &str, amount: Option<i64>) -> Result<pb::Reservation, Status> {
+        let request = self.spend_request(reservation_id, amount);
+        Ok(self.reservations().spend(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub async fn release(&self, reservation_id: &str, amount: Option<i64>) -> Result<pb::Reservation, Status> {
+        let request = self.release_request(reservation_id, amount);
+        Ok(self.reservations().release(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub async fn get(&self, reservation_id: &str) -> Result<pb::Reservation, Status> {
+        let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
+        let request = pb::GetReservationRequest { programme_id, reservation_id };
+        Ok(self.reservations().get_reservation(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub async fn summary(&self) -> pb::GetPlanSummaryResponse {
+        let request = pb::GetPlanSummaryRequest { programme_id: self.programme.clone(), plan_id: self.plan.clone() };
+        self.plans("planner").get_plan_summary(request).await.expect("a summary").into_inner()
+    }
+
+    /// The plan's envelope: reserved, committed, spent, available.
+    pub async fn balances(&self) -> [i64; 4] {
+        let summary = self.summary().await;
+        let found = summary.envelopes.iter().find(|e| e.envelope_id == self.envelope).expect("the envelope is there");
+        let balances = found.balances.as_ref().expect("it has balances");
+        assert_eq!(minor(balances.allocated.as_ref()), ENVELOPE);
+        standing(balances)
+    }
+
+    /// What any envelope has available, by its row.
+    pub async fn available(&self, envelope: &str) -> i64 {
+        let sql = "SELECT allocated - reserved - committed - spent FROM envelope WHERE envelope_id = $1::uuid";
+        self.count(sql, envelope).await
+    }
+
+    /// A number from the database, asked for with one id.
+    pub async fn count(&self, sql: &'static str, id: &str) -> i64 {
+        sqlx::query_scalar(sql).bind(id).fetch_one(&self.budget.database.admin).await.expect("a number")
+    }
+
+    pub async fn verify(&self) -> pb::VerifyLedgerResponse {
+        let mut client = pb::ledger_service_client::LedgerServiceClient::new(self.budget.channel());
+        let request = pb::VerifyLedgerRequest { programme_id: self.programme.clone() };
+        client.verify_ledger(request).await.expect("verified").into_inner()
+    }
+
+    /// Waits until the chain covers the whole ledger, which must add up; says how many entries it has.
+    pub async fn verified(&self) -> i64 {
+        wait::until("the chain to cover all", PATIENCE, async || {
+            let found = self.verify().await;
+            assert_eq!((found.valid, found.finding.as_str()), (true, ""));
+            (found.chained_count == found.entry_count).then_some(found.entry_count)
+        })
+        .await
+    }
+
+    /// The entries of an envelope, in its order: kind and amount.
+    pub async fn entries(&self, envelope: &str) -> Vec<pb::LedgerEntry> {
+        let mut client = pb::ledger_service_client::LedgerServiceClient::new(self.budget.channel());
+        let request = pb::ListLedgerEntriesRequest {
+            programme_id: self.programme.clone(),
+            envelope_id: envelope.to_owned(),
+            page_size: 1_000,
+            page_token: String::new(),
+        };
+        client.list_ledger_entries(request).await.expect("a page").into_inner().entries
+    }
+
+    /// The entry that comes after one in the chain.
+    pub async fn entry_after(&self, entry_id: &str) -> String {
+        let sql = "SELECT n.entry_id::text FROM ledger_chain AS c
+                   JOIN ledger_chain AS n ON n.programme_id = c.programme_id AND n.position = c.position + 1
+                   WHERE c.entry_id = $1::uuid";
+        sqlx::query_scalar(sql).bind(entry_id).fetch_one(&self.budget.database.admin).await.expect("a next one")
+    }
+
+    /// All changes of the programme, in order.
+    pub async fn changes(&self) -> Vec<Change> {
+        let mut client = pb::feed_service_client::FeedServiceClient::new(self.budget.channel());
+        let request = pb::ListChangesRequest { programme_id: self.programme.clone(), after_position: 0, page_size: 1_000 };
+        client.list_changes(request).await.expect("a page").into_inner().changes
+    }
+
+    /// The facts of one type about a subject, in order.
+    pub async fn facts_of<F: Rules + prost::Message + Default>(&self, subject: &str) -> Vec<F> {
+        self.changes().await.iter().filter(|change| change.subject_id == subject).filter_map(fact).collect()
+    }
+
+    /// Moves the clock by so much and waits until nothing that is held is overdue.
+    pub async fn pass(&self, by: Duration) {
+        self.budget.advance(by).await;
+        wait::until("overdue holds to expire", PATIENCE, async || {
+            let due: i64 = sqlx::query_scalar("SELECT count(*) FROM reservation WHERE reserved > 0 AND expire_time <= koc_now()")
+                .fetch_one(&self.budget.database.admin)
+                .await
+                .expect("a number");
+            (due == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// reserved, committed, spent, available; they must give what is allocated.
+#[track_caller]
+pub fn standing(balances: &pb::Balances) -> [i64; 4] {
+    let parts = [&balances.reserved, &balances.committed, &balances.spent, &balances.available].map(|m| minor(m.as_ref()));
+    assert_eq!(parts.iter().sum::<i64>(), minor(balances.allocated.as_ref()), "{balances:?}");
+    parts
+}
+
+/// reserved, committed, spent, released; they must give the amount.
+#[track_caller]
+pub fn parts(reservation: &pb::Reservation) -> [i64; 4] {
+    let pb::Reservation { reserved, committed, spent, released, amount, .. } = reservation;
+    let parts = [reserved, committed, spent, released].map(|m| minor(m.as_ref()));
+    assert_eq!(parts.iter().sum::<i64>(), minor(amount.as_ref()), "{reservation:?}");
+    parts
+}
+
+/// Whether an answer says that it was given before.
+pub fn replayed<T>(response: &Response<T>) -> bool {
+    response.metadata().get("koc-replayed").is_some_and(|value| value == "true")
+}
+
+/// Checks code and reason of a failure, and gives the figures with it.
+#[track_caller]
+pub fn refused<T>(answer: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
+    let Err(status) = answer else { panic!("{reason} was expected, and it succeeded") };
+    let details = status.get_error_details();
+    let info = details.error_info().cloned().unwrap_or_else(|| panic!("no reason: {status:?}"));
+    assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{}", status.message());
+    assert_eq!(info.domain, "budget.koc");
+    info.metadata
+}
+
+/// Checks a refusal for money: what was short, and by how much in fen.
+#[track_caller]
+pub fn short<T>(answer: Result<T, Status>, reason: &str, limit_id: &str, asked: Option<i64>, available: i64) {
+    let figures = refused(answer, Code::FailedPrecondition, reason);
+    let asked = asked.map(|asked| asked.to_string());
+    assert_eq!(
+        (figures["limit_id"].as_str(), figures.get("asked_minor"), figures["available_minor"].as_str()),
+        (limit_id, asked.as_ref(), available.to_string().as_str())
+    );
+    assert_eq!(figures["currency"], "CNY");
+}
+
+/// The violations of an answer as (field, rule).
+#[track_caller]
+pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
+    let Err(status) = answer else { panic!("violations were expected, and it succeeded") };
+    let details = status.get_error_details();
+    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
+    let request = details.bad_request().cloned().expect("it has violations");
+    let rule = |text: &str| text.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default();
+    request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
+}
+
+/// A change's fact, when it is of this type.
+pub fn fact<F: Rules + prost::Message + Default>(change: &Change) -> Option<F> {
+    let any = change.fact.as_ref()?;
+    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
+}
