@@ -97,6 +97,10 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
                 Fault::refused("RESERVATION_EXHAUSTED", message).with("limit_type", "RESERVATION").with("limit_id", reservation);
             figures(fault, *asked, *available)
         }
+        Refusal::ReserveNeedsDraw { envelope } => {
+            Fault::refused("RESERVE_NEEDS_DRAW", "the strategic reserve is drawn on with RequestReserveDraw alone")
+                .with("subject", envelope)
+        }
         Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
             .with("subject", plan)
             .with("state", state),

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         books::{Command, Receipt},
         reservation::{Reservation, time_to_live},
+        reserve_draw,
     },
     error::Error,
     flow::post_operations::run,
@@ -155,6 +156,10 @@ fn reserve_command(request: &pb::ReserveRequest, envelope: EnvelopeId, currency:
     let amount = violations.take(Money::parse_positive("amount", request.amount.as_ref(), currency));
     let ttl = request.time_to_live.as_ref().map(|ttl| (ttl.seconds, ttl.nanos));
     let ttl = violations.take(time_to_live("time_to_live", ttl));
+    if request.purpose.starts_with(reserve_draw::PURPOSE) {
+        let rule = format!("must not begin with {}, which is for draws on the reserve", reserve_draw::PURPOSE);
+        violations.push(Violation::new("purpose", "PURPOSE_RESERVED", rule));
+    }
     violations.finish()?;
     match (member, amount, ttl) {
         (Some(member), Some(amount), Some(time_to_live)) => Ok(Command::Reserve {

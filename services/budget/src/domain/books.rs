@@ -8,6 +8,7 @@ use super::{
     plan::Stage,
     refusal::Refusal,
     reservation::Reservation,
+    reserve_draw,
 };
 use crate::ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -101,6 +102,8 @@ pub struct Receipt {
 pub struct EnvelopeBook {
     pub programme: ProgrammeId,
     pub plan: PlanId,
+    /// Whether it is its plan's strategic reserve.
+    pub is_reserve: bool,
     /// Of its plan.
     pub stage: Stage,
     /// Of its plan.
@@ -190,6 +193,9 @@ impl Posted<'_> {
         let book = &self.books.envelopes[&envelope];
         if book.stage != Stage::Active {
             return Ok(Some(Refusal::PlanState { plan: book.plan, state: book.stage.as_str().to_owned() }));
+        }
+        if book.is_reserve && !purpose.starts_with(reserve_draw::PURPOSE) {
+            return Ok(Some(Refusal::ReserveNeedsDraw { envelope }));
         }
         if let Some(refusal) = self.short_of(envelope, *member, *amount) {
             return Ok(Some(refusal));

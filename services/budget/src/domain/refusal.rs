@@ -14,6 +14,8 @@ pub enum Refusal {
     MemberLimitExhausted { member: MemberId, period_start_time: DateTime<Utc>, asked: i64, available: i64 },
     /// The reservation holds or owes less than is asked; `asked` is absent when all was asked and there is nothing.
     ReservationExhausted { reservation: ReservationId, asked: Option<i64>, available: i64 },
+    /// The strategic reserve gives money to approved draws alone.
+    ReserveNeedsDraw { envelope: EnvelopeId },
     /// The envelope's plan does not take reservations.
     PlanState { plan: PlanId, state: String },
 }

@@ -235,3 +235,18 @@ async fn reservations_are_listed_in_pages_by_envelope_and_member() {
     let found = violations(world.reservations().list_reservations(other_filter).await);
     assert_eq!(found, [("page_token".to_owned(), "PAGE_TOKEN_INVALID".to_owned())]);
 }
+
+#[tokio::test]
+async fn the_reserve_is_drawn_on_and_never_reserved() {
+    let world = World::new().await;
+    let summary = world.summary().await;
+    let reserve =
+        summary.envelopes.iter().find(|e| e.resource_class() == pb::ResourceClass::StrategicReserve).expect("it has one");
+    let request = pb::ReserveRequest { envelope_id: reserve.envelope_id.clone(), ..world.reserve_request(1) };
+    let figures = refused(world.reserve_with(request.clone()).await, Code::FailedPrecondition, "RESERVE_NEEDS_DRAW");
+    assert_eq!(figures["subject"], reserve.envelope_id);
+    // Nor under the name of a draw.
+    let request = pb::ReserveRequest { purpose: format!("reserve_draw/{}", id()), request_id: id(), ..request };
+    assert_eq!(violations(world.reserve_with(request).await), [("purpose".to_owned(), "PURPOSE_RESERVED".to_owned())]);
+    assert_eq!(world.available(&reserve.envelope_id).await, RESERVE);
+}

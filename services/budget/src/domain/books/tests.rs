@@ -25,6 +25,7 @@ fn books(allocated: &[i64], limits: &[i64]) -> Books {
     let book = |allocated: &i64| EnvelopeBook {
         programme: PROGRAMME,
         plan: PlanId(Uuid::from_u128(50)),
+        is_reserve: false,
         stage: Stage::Active,
         period,
         balances: Balances { allocated: *allocated, ..Balances::default() },
@@ -70,6 +71,17 @@ fn parts(books: &Books, n: usize) -> (i64, i64, i64, i64) {
 
 fn commit(amount: Option<i64>) -> Command {
     Command::Commit { reservation: reservation(0), amount, release_rest: false }
+}
+
+#[test]
+fn the_strategic_reserve_gives_money_to_draws_alone() {
+    let mut books = books(&[100], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").is_reserve = true;
+    assert_eq!(refused(&mut books, &reserve(0, 1), 0), Refusal::ReserveNeedsDraw { envelope: envelope(0) });
+    let Command::Reserve { reservation, envelope, amount, time_to_live, .. } = reserve(0, 100) else { unreachable!() };
+    let purpose = format!("{}1", reserve_draw::PURPOSE);
+    let draw = Command::Reserve { reservation, envelope, member: None, purpose, amount, time_to_live };
+    assert_eq!(done(&mut books, &draw, 0).available, 0);
 }
 
 #[test]
@@ -296,6 +308,7 @@ proptest! {
                         Refusal::ReservationExhausted { asked: Some(asked), available, .. } => prop_assert!(asked > available),
                         Refusal::ReservationExhausted { asked: None, available, .. } => prop_assert_eq!(*available, 0),
                         Refusal::PlanState { .. } => prop_assert!(false, "the plan is active"),
+                        Refusal::ReserveNeedsDraw { .. } => prop_assert!(false, "no envelope is the reserve"),
                     }
                     prop_assert!(decision.postings.iter().all(|p| p.kind == EntryKind::Expire), "a refusal moves no money");
                 }

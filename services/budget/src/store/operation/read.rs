@@ -7,7 +7,7 @@ use crate::{
         books::{EnvelopeBook, Receipt},
         member_limit::LimitUse,
         period::Period,
-        plan::Stage,
+        plan::{ResourceClass, Stage},
         refusal::Refusal,
         reservation::Reservation,
     },
@@ -22,6 +22,7 @@ pub(super) struct LockedEnvelope {
     envelope_id: Uuid,
     programme_id: Uuid,
     plan_id: Uuid,
+    resource_class: String,
     allocated: i64,
     reserved: i64,
     committed: i64,
@@ -37,7 +38,7 @@ pub(super) async fn lock_envelopes(
 ) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
     sqlx::query_as!(
         LockedEnvelope,
-        "SELECT envelope_id, programme_id, plan_id, allocated, reserved, committed, spent, sequence
+        "SELECT envelope_id, programme_id, plan_id, resource_class, allocated, reserved, committed, spent, sequence
          FROM envelope
          WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
          ORDER BY envelope_id
@@ -67,6 +68,7 @@ pub(super) async fn with_plans(
         let book = EnvelopeBook {
             programme: ProgrammeId(envelope.programme_id),
             plan: PlanId(envelope.plan_id),
+            is_reserve: envelope.resource_class == ResourceClass::StrategicReserve.as_str(),
             stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
             period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
             balances: Balances { allocated, reserved, committed, spent },
