@@ -13,10 +13,10 @@ use std::{
 use tokio::{sync::Barrier, task::JoinSet};
 use tonic::{Code, Response, Status};
 
-const CLIENTS: usize = 10;
+const CLIENTS: usize = 8;
 const ROUNDS: usize = 6;
 /// Of an envelope that they empty some time before they are through.
-const MONEY: i64 = 350;
+const MONEY: i64 = 280;
 
 /// What a client sent and what it was told: for each round a hold of 10, a commit of 7 with the rest given back, a payment of 5.
 type Story = Vec<(pb::ReserveRequest, Result<pb::ReserveResponse, String>, Vec<(pb::CommitRequest, pb::CommitResponse)>)>;
