@@ -162,20 +162,6 @@ async fn what_was_acknowledged_stands_once_after_a_restart_amid_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_stands_once_after_a_crash_amid_calls() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let world = World::new().await.restart_apart(&runtime).await;
-    let middle = Arc::new(Barrier::new(CLIENTS + 1));
-    let (clients, envelope, troubles) = clients(&world, &middle).await;
-    middle.wait().await;
-    runtime.shutdown_background();
-    let world = world.start_after_crash().await;
-    let stories = clients.join_all().await;
-    assert!(troubles.load(Ordering::Relaxed) > 0, "the service was away");
-    settled(&world, &envelope, stories).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_stands_once_though_connections_broke_in_between() {
     let world = World::new().await;
     let middle = Arc::new(Barrier::new(CLIENTS + 1));

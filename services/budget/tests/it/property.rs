@@ -330,7 +330,7 @@ fn any_sequence_of_calls_conserves_money_and_keeps_limits() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let world = RefCell::new(runtime.block_on(World::new()));
     // Few and long: each case has a programme of its own in one database, so a failing one is made smaller by running it again.
-    let config = Config { cases: 8, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 6, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
     let steps = prop::collection::vec((step(), prop::bool::weighted(0.2)), 1..160);
     let checked = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(run(&mut world.borrow_mut(), &steps));
