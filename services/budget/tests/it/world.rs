@@ -11,7 +11,6 @@ use koc_tests::{
     wait,
 };
 use std::{collections::HashMap, net::SocketAddr, sync::OnceLock, time::Duration};
-use tokio::{net::TcpStream, runtime::Runtime};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -111,25 +110,6 @@ impl World {
         let Self { budget, registry, .. } = self;
         let address = budget.address;
         let budget = start_budget(address, budget.stop().await, registry.url.clone()).await;
-        Self { budget, registry, ..self }
-    }
-
-    /// As [`Self::restart`], with the new service in a runtime of its own: when that is shut down, it ends as `kill -9` would end it.
-    pub async fn restart_apart(self, runtime: &Runtime) -> Self {
-        let Self { budget, registry, .. } = self;
-        let (address, url) = (budget.address, registry.url.clone());
-        let database = budget.stop().await;
-        let start = || runtime.block_on(start_budget(address, database, url));
-        let budget = std::thread::scope(|scope| scope.spawn(start).join()).expect("started");
-        Self { budget, registry, ..self }
-    }
-
-    /// Starts the service again after it ended without being told to.
-    pub async fn start_after_crash(self) -> Self {
-        let Self { budget: Running { address, database, .. }, registry, .. } = self;
-        // Its runtime goes down in the background; until then the address is taken.
-        wait::until("the old service to be gone", PATIENCE, async || TcpStream::connect(address).await.err()).await;
-        let budget = start_budget(address, database, registry.url.clone()).await;
         Self { budget, registry, ..self }
     }
 
