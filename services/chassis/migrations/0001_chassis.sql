@@ -96,4 +96,5 @@ CREATE TABLE job (
     create_time timestamptz NOT NULL
 );
 CREATE INDEX job_due ON job (run_time) WHERE NOT done;
+CREATE INDEX job_done ON job (create_time) WHERE done;
 CREATE INDEX job_subject ON job (subject_id, kind);

@@ -88,6 +88,20 @@ pub async fn cancel(conn: &mut PgConnection, subject: Uuid, kind: &str) -> Resul
     Ok(())
 }
 
+/// Removes jobs that are done and older than `keep`, some at a time; says how many.
+pub async fn purge(db: &Db, keep: Duration) -> Result<u64, sqlx::Error> {
+    const BATCH: i64 = 5_000;
+    let purged = sqlx::query(
+        "DELETE FROM job WHERE job_id = ANY (ARRAY(
+             SELECT job_id FROM job WHERE done AND create_time < koc_now() - $1 * interval '1 second' LIMIT $2))",
+    )
+    .bind(keep.as_secs_f64())
+    .bind(BATCH)
+    .execute(db.pool())
+    .await?;
+    Ok(purged.rows_affected())
+}
+
 /// Why a step did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {

@@ -35,6 +35,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// A connection is asked to be made anew after so long, so that clients spread over new replicas. No grace time: with one, streams
 /// would be cut instead of being told to go away.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
+/// How long jobs that are done are kept, to be looked at, and how often older ones are removed.
+const KEEP_JOBS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const PURGE_PAUSE: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// Largest message, in and out.
@@ -162,6 +165,8 @@ impl Service {
             ops_reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
         }
 
+        let db = self.db.clone();
+        self.every(PURGE_PAUSE, move || purge_jobs(db.clone()));
         let watched = Vitals::new(self.db.clone(), self.jobs.keys().copied().collect());
         self.every(vitals::PAUSE, move || watched.clone().look());
         let (db, hook, stop) = (self.db.clone(), self.hook.take(), self.stop.clone());
@@ -233,6 +238,12 @@ async fn attend(mut tasks: JoinSet<()>, stop: CancellationToken) -> Result<(), J
         }
     }
     outcome
+}
+
+async fn purge_jobs(db: Db) {
+    if let Err(error) = job::purge(&db, KEEP_JOBS).await {
+        tracing::warn!(error = %error, "jobs that are done could not be removed; trying again");
+    }
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -138,6 +138,7 @@ impl Draw {
     pub fn by_policy(&self, automatic_limit: Option<i64>) -> Result<&'static str, &'static str> {
         match automatic_limit {
             None => Err("the plan approves no draw without a person"),
+            Some(_) if self.output.is_none() => Err("it names no output, so nothing bounds how often it is asked for"),
             Some(limit) if self.amount > limit => Err("the amount exceeds the plan's automatic draw limit"),
             Some(_) if self.evidence.is_empty() => Err("there is no evidence"),
             Some(_) => Ok("automatic: the amount does not exceed the plan's automatic draw limit and there is evidence"),
@@ -160,7 +161,7 @@ mod tests {
             state: DrawState::Requested,
             amount,
             member: None,
-            output: None,
+            output: Some(OutputId::new()),
             evidence: vec![Evidence { name: "ratio".into(), value: "7.4".into() }; evidence],
             decide_by_time: now + TimeDelta::hours(1),
             requested_by: "spike-detector".into(),
@@ -175,6 +176,7 @@ mod tests {
         assert!(draw(101, 1).by_policy(Some(100)).is_err());
         assert!(draw(1, 0).by_policy(Some(100)).is_err());
         assert!(draw(1, 1).by_policy(None).is_err());
+        assert!(Draw { output: None, ..draw(1, 1) }.by_policy(Some(100)).is_err());
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! Holds whose time is over give their money back: an operation like any other, asked for by a sweeper.
 
-use super::post_operations::post;
+use super::post_operations::{post, run};
 use crate::{
     domain::books::Command,
     error::Error,
     ids::{ProgrammeId, ReservationId},
     store::{self, operation::Operation},
 };
-use koc_chassis::{context, gate::RequestKey, money::Currency, postgres::Db};
+use koc_chassis::{
+    context,
+    fault::{ServiceError, is_transient},
+    gate::RequestKey,
+    money::Currency,
+    postgres::Db,
+};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -59,10 +65,32 @@ pub async fn step(db: &Db) -> Result<usize, Error> {
         };
         operations.push(expiry(*programme, *reservation, currency));
     }
-    post(&mut tx, &operations).await?;
-    tx.commit().await?;
+    match post(&mut tx, &operations).await {
+        Ok(_) => tx.commit().await?,
+        Err(error) if error.database().is_some_and(is_transient) => return Err(error),
+        // One that cannot be expired must not keep the others' money.
+        Err(_) => {
+            tx.rollback().await?;
+            return Ok(one_by_one(db, &operations).await);
+        }
+    }
     db.wake();
     Ok(due.len())
+}
+
+/// Expires each hold in a transaction of its own; says how many were. The others are logged, and shown by VerifyLedger.
+async fn one_by_one(db: &Db, operations: &[Operation]) -> usize {
+    let mut expired = 0;
+    for operation in operations {
+        match run(db, operation).await {
+            Ok(_) => expired += 1,
+            Err(error) => {
+                let reservation = operation.command.reservation().map(|id| id.to_string());
+                tracing::error!(reservation, error = %error, "a hold cannot be expired");
+            }
+        }
+    }
+    expired
 }
 
 fn expiry(programme: ProgrammeId, reservation: ReservationId, currency: Currency) -> Operation {

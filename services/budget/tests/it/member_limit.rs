@@ -3,6 +3,7 @@
 use crate::world::*;
 use futures::future::join_all;
 use koc_proto::{google::r#type::Money, koc::budget::v1 as pb};
+use koc_tests::wait;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -188,4 +189,26 @@ async fn a_limit_that_is_set_while_others_reserve_misses_nothing() {
     assert!(minor(limit.expect("a limit").used.as_ref()) <= 50);
     assert_eq!(used(&world, &member).await, 0);
     world.verified().await;
+}
+
+#[tokio::test]
+async fn a_hold_that_cannot_be_expired_keeps_nobody_elses_money() {
+    let world = World::new().await;
+    let member = id();
+    world.set_limit(world.limit_request(&member, 1_000)).await.expect("a limit");
+    let stuck = reserve(&world, &world.envelope, &member, 300).await.expect("held").reservation_id;
+    let others = [world.reserve(20).await, world.reserve(3).await].map(|held| held.expect("held").reservation_id);
+    // Giving it back would take the limit's use below zero, which no version of the service lets happen.
+    let spoil = sqlx::query("UPDATE member_limit SET used = 0").execute(&world.budget.database.admin).await;
+    assert_eq!(spoil.expect("spoilt").rows_affected(), 1);
+
+    world.budget.advance(Duration::from_secs(16 * 60)).await;
+    for other in &others {
+        wait::until("the hold to expire", PATIENCE, async || {
+            (parts(&world.get(other).await.expect("there"))[0] == 0).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(parts(&world.get(&stuck).await.expect("there")), [300, 0, 0, 0]);
+    assert!(world.verify().await.finding.contains(&member), "the verification names the member");
 }

@@ -184,7 +184,7 @@ async fn a_job_whose_worker_hangs_is_taken_over_after_its_lease_with_the_same_re
 
     let other = replica(&database);
     let _taking_over = work(&other, handler(other.clone()));
-    database.advance(Duration::from_secs(20)).await;
+    database.advance(Duration::from_secs(6)).await;
     // One that is due later than the first is done, so the workers have looked, and the first one's lease still holds.
     start(&db, "single").await;
     wait::until("the second job", PATIENCE, async || (steps(&database).await.len() == 2).then_some(())).await;
@@ -364,4 +364,17 @@ async fn steps_at_work_are_finished_before_the_workers_end() {
     let taken = i64::try_from(taken.load(Ordering::SeqCst)).expect("a handful");
     assert_eq!(count(&database, "SELECT count(*) FROM step").await, taken);
     assert_eq!(count(&database, "SELECT count(*) FROM job WHERE step = 'commit' AND lease_id IS NULL AND NOT done").await, 1);
+}
+
+#[tokio::test]
+async fn jobs_that_are_done_are_kept_for_a_while_and_those_that_are_not_for_good() {
+    let (database, db) = service_database().await;
+    let [done, open] = [start(&db, "reserve").await, start(&db, "reserve").await];
+    sqlx::query("UPDATE job SET done = true WHERE job_id = $1").bind(done).execute(&database.admin).await.expect("done");
+    let keep = Duration::from_secs(60);
+    assert_eq!(job::purge(&db, keep).await.expect("looked"), 0);
+    database.advance(Duration::from_secs(61)).await;
+    assert_eq!(job::purge(&db, keep).await.expect("removed"), 1);
+    let left: Vec<Uuid> = sqlx::query_scalar("SELECT job_id FROM job").fetch_all(&database.admin).await.expect("jobs");
+    assert_eq!(left, [open]);
 }
