@@ -10,10 +10,10 @@ use koc_tests::{
     service::{self, Running, ServiceDatabase, TestChannel},
     wait,
 };
-use std::{collections::HashMap, net::SocketAddr, sync::OnceLock, time::Duration};
+use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use tonic::{Code, Response, Status};
-use tonic_types::StatusExt;
-use uuid::Uuid;
+
+pub use koc_tests::answer::{fact, id, refused, violations};
 
 pub type Reservations = pb::reservation_service_client::ReservationServiceClient<TestChannel>;
 pub type Plans = pb::plan_service_client::PlanServiceClient<TestChannel>;
@@ -36,10 +36,6 @@ pub struct World {
     pub reserve: String,
     reservations: Reservations,
     registry: Running,
-}
-
-pub fn id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 pub fn fen(minor: i64) -> Money {
@@ -371,17 +367,6 @@ pub fn replayed<T>(response: &Response<T>) -> bool {
     response.metadata().get("koc-replayed").is_some_and(|value| value == "true")
 }
 
-/// Checks code and reason of a failure, and gives the figures with it.
-#[track_caller]
-pub fn refused<T>(answer: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
-    let Err(status) = answer else { panic!("{reason} was expected, and it succeeded") };
-    let details = status.get_error_details();
-    let info = details.error_info().cloned().unwrap_or_else(|| panic!("no reason: {status:?}"));
-    assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{}", status.message());
-    assert_eq!(info.domain, "budget.koc");
-    info.metadata
-}
-
 /// Checks a refusal for money: what was short, and by how much in fen.
 #[track_caller]
 pub fn short<T>(answer: Result<T, Status>, reason: &str, limit_id: &str, asked: Option<i64>, available: i64) {
@@ -392,21 +377,4 @@ pub fn short<T>(answer: Result<T, Status>, reason: &str, limit_id: &str, asked: 
         (limit_id, asked.as_ref(), available.to_string().as_str())
     );
     assert_eq!(figures["currency"], "CNY");
-}
-
-/// The violations of an answer as (field, rule).
-#[track_caller]
-pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
-    let Err(status) = answer else { panic!("violations were expected, and it succeeded") };
-    let details = status.get_error_details();
-    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
-    let request = details.bad_request().cloned().expect("it has violations");
-    let rule = |text: &str| text.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default();
-    request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
-}
-
-/// A change's fact, when it is of this type.
-pub fn fact<F: Rules + prost::Message + Default>(change: &Change) -> Option<F> {
-    let any = change.fact.as_ref()?;
-    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
 }

@@ -17,9 +17,10 @@ use koc_tests::{
     wait,
 };
 use std::{collections::HashMap, net::SocketAddr, ops::Deref, time::Duration};
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic::Status;
 use uuid::Uuid;
+
+pub use koc_tests::answer::{fact, id, refused, violations};
 
 pub use pb::ObservationOutcome as Outcome;
 
@@ -84,10 +85,6 @@ pub struct World {
     pub envelope: String,
     /// When the test began, to the second.
     pub start: DateTime<Utc>,
-}
-
-pub fn id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 pub fn yuan(units: i64) -> Money {
@@ -428,31 +425,4 @@ pub fn reading(output_id: &str, metric: pb::Metric, value: i64, time: DateTime<U
 
 pub fn outcomes(results: &[pb::ObservationResult]) -> Vec<Outcome> {
     results.iter().map(pb::ObservationResult::outcome).collect()
-}
-
-/// Checks code and reason of a failure, and gives the figures with it.
-#[track_caller]
-pub fn refused<T>(answer: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
-    let Err(status) = answer else { panic!("{reason} was expected, and it succeeded") };
-    let details = status.get_error_details();
-    let info = details.error_info().cloned().expect("it has a reason");
-    assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{}", status.message());
-    info.metadata
-}
-
-/// The violations of an answer as (field, rule).
-#[track_caller]
-pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
-    let Err(status) = answer else { panic!("violations were expected, and it succeeded") };
-    let details = status.get_error_details();
-    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
-    let request = details.bad_request().cloned().expect("it has violations");
-    let rule = |text: &str| text.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default();
-    request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
-}
-
-/// A change's fact, when it is of this type.
-pub fn fact<F: Rules + prost::Message + Default>(change: &Change) -> Option<F> {
-    let any = change.fact.as_ref()?;
-    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
 }

@@ -1,22 +1,16 @@
 //! A registry with a programme, and short ways to do what every test does.
 
 use koc_chassis::telemetry::Metrics;
-use koc_proto::{
-    koc::{feed::v1::Change, registry::v1 as pb},
-    rules::Rules,
-};
+use koc_proto::koc::{feed::v1::Change, registry::v1 as pb};
 use koc_tests::{
     service::{self, Running, ServiceDatabase, TestChannel},
     wait,
 };
 use prost::Message;
-use std::{
-    collections::HashMap,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::time::{Duration, UNIX_EPOCH};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
-use uuid::Uuid;
+
+pub use koc_tests::answer::{fact, id, refused, rule, violations};
 
 pub use pb::SyncOutcome as Synced;
 
@@ -35,10 +29,6 @@ pub struct World {
     pub registry: Running,
     pub programme: String,
     channel: TestChannel,
-}
-
-pub fn id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 /// A time some seconds after a day long past.
@@ -253,27 +243,6 @@ pub fn outcomes(results: &[pb::MemberRowResult]) -> Vec<Synced> {
     results.iter().map(pb::MemberRowResult::outcome).collect()
 }
 
-/// Checks code and reason of a failure, and gives the figures with it.
-#[track_caller]
-pub fn refused<T>(answer: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
-    let Err(status) = answer else { panic!("{reason} was expected, and it succeeded") };
-    let details = status.get_error_details();
-    let info = details.error_info().cloned().expect("it has a reason");
-    assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{}", status.message());
-    assert_eq!(info.domain, "registry.koc");
-    info.metadata
-}
-
-/// The violations of an answer as (field, rule).
-#[track_caller]
-pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
-    let Err(status) = answer else { panic!("violations were expected, and it succeeded") };
-    let details = status.get_error_details();
-    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
-    let request = details.bad_request().cloned().expect("it has violations");
-    request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
-}
-
 /// The violations of a rejected row as (field, rule).
 #[track_caller]
 pub fn row_violations(result: &pb::MemberRowResult) -> Vec<(String, String)> {
@@ -285,17 +254,7 @@ pub fn row_violations(result: &pb::MemberRowResult) -> Vec<(String, String)> {
     request.field_violations.into_iter().map(|v| (v.field, rule(&v.description))).collect()
 }
 
-fn rule(description: &str) -> String {
-    description.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default()
-}
-
 /// Pairs to compare violations with.
 pub fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
     pairs.map(|(field, rule)| (field.to_owned(), rule.to_owned())).to_vec()
-}
-
-/// A change's fact, when it is of this type.
-pub fn fact<F: Rules + Message + Default>(change: &Change) -> Option<F> {
-    let any = change.fact.as_ref()?;
-    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
 }

@@ -4,16 +4,15 @@ use crate::seat::{Seat, start_budget, start_registry, start_task};
 use koc_proto::{
     google::r#type::Money,
     koc::{budget::v1 as budget, feed::v1::Change, registry::v1 as registry, task::v1 as pb},
-    rules::Rules,
 };
 use koc_tests::{
     service::{self, TestChannel},
     wait,
 };
-use std::{collections::HashMap, time::Duration};
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
-use uuid::Uuid;
+use std::time::Duration;
+use tonic::Status;
+
+pub use koc_tests::answer::{fact, id, refused, violations};
 
 pub use pb::{AssignmentState as State, SettlementState as Settlement};
 
@@ -41,10 +40,6 @@ pub struct World {
     pub programme: String,
     pub plan: String,
     pub envelope: String,
-}
-
-pub fn id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 pub fn yuan(units: i64) -> Money {
@@ -445,31 +440,4 @@ pub fn deliverable(key: &str) -> pb::SubmittedDeliverable {
         publish_time: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
         text: format!("a weekend, told in a {key}"),
     }
-}
-
-/// Checks code and reason of a failure, and gives the figures with it.
-#[track_caller]
-pub fn refused<T>(answer: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
-    let Err(status) = answer else { panic!("{reason} was expected, and it succeeded") };
-    let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
-    assert_eq!((status.code(), info.reason.as_str()), (code, reason), "{}", status.message());
-    info.metadata.clone()
-}
-
-/// The violations of an answer as (field, rule).
-#[track_caller]
-pub fn violations<T>(answer: Result<T, Status>) -> Vec<(String, String)> {
-    let Err(status) = answer else { panic!("violations were expected, and it succeeded") };
-    let details = status.get_error_details();
-    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
-    let request = details.bad_request().expect("it has violations");
-    let rule = |text: &str| text.rsplit_once('(').map(|(_, rule)| rule.trim_end_matches(')').to_owned()).unwrap_or_default();
-    request.field_violations.iter().map(|v| (v.field.clone(), rule(&v.description))).collect()
-}
-
-/// A change's fact, when it is of this type.
-pub fn fact<F: Rules + prost::Message + Default>(change: &Change) -> Option<F> {
-    let any = change.fact.as_ref()?;
-    (any.type_url == format!("type.googleapis.com/{}", F::NAME)).then(|| F::decode(any.value.as_slice()).expect("a fact"))
 }
