@@ -1,8 +1,11 @@
 //! Time. The database's clock rules, read through the SQL function `koc_now()` of the service's schema: one clock for all
 //! replicas, later than the locks that were taken before it is read, and replaceable by a test. Domain code gets it as an argument.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
+
+/// How far ahead of ours the clock of a source may be: what it dates later is refused, as it would shut out all that comes after.
+pub const MAX_AHEAD: TimeDelta = TimeDelta::minutes(10);
 
 /// The time now, by the database's clock.
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {

@@ -223,6 +223,12 @@ pub fn is_race(error: &sqlx::Error) -> bool {
     database_code(error).is_some_and(|code| code == "40001" || code == "40P01")
 }
 
+/// What went wrong and what it came from, in one text for the log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The name of the constraint that a statement broke.
 pub fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()

@@ -4,7 +4,7 @@
 use crate::{
     auth::Caller,
     clock, context,
-    fault::{Fault, ServiceError, StoredRefusal, is_race},
+    fault::{Fault, ServiceError, StoredRefusal, chain, is_race},
     ids::ProgrammeId,
     outbox::{self, NewFact},
     postgres::Db,
@@ -350,14 +350,7 @@ impl<E: ServiceError> Gate<E> {
     pub fn status(&self, error: &E) -> Status {
         let fault = error.fault();
         if fault.code == tonic::Code::Internal {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text.push_str(": ");
-                text.push_str(&cause.to_string());
-                source = cause.source();
-            }
-            tracing::error!(error = text, "a call failed");
+            tracing::error!(error = chain(error), "a call failed");
         }
         fault.into_status(self.domain)
     }

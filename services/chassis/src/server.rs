@@ -35,7 +35,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// A connection is asked to be made anew after so long, so that clients spread over new replicas. No grace time: with one, streams
 /// would be cut instead of being told to go away.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
-/// How long jobs that are done are kept, to be looked at, and how often older ones are removed.
+/// Jobs that are done can be looked at until so long after they began; how often older ones are removed.
 const KEEP_JOBS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const PURGE_PAUSE: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(30);

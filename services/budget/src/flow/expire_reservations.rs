@@ -9,7 +9,7 @@ use crate::{
 };
 use koc_chassis::{
     context,
-    fault::{ServiceError, is_transient},
+    fault::{ServiceError, chain, is_transient},
     gate::RequestKey,
     money::Currency,
     postgres::Db,
@@ -30,8 +30,7 @@ pub async fn sweep(db: Db) {
             Ok(n) if n == BATCH as usize => {}
             Ok(_) => return,
             Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(error = %error, source, "holds could not be expired; trying again");
+                tracing::warn!(error = chain(&error), "holds could not be expired; trying again");
                 return;
             }
         }
@@ -86,7 +85,7 @@ async fn one_by_one(db: &Db, operations: &[Operation]) -> usize {
             Ok(_) => expired += 1,
             Err(error) => {
                 let reservation = operation.command.reservation().map(|id| id.to_string());
-                tracing::error!(reservation, error = %error, "a hold cannot be expired");
+                tracing::error!(reservation, error = chain(&error), "a hold cannot be expired");
             }
         }
     }

@@ -22,12 +22,12 @@ const MONEY: i64 = 280;
 type Story = Vec<(pb::ReserveRequest, Result<pb::ReserveResponse, String>, Vec<(pb::CommitRequest, pb::CommitResponse)>)>;
 
 /// Sends the same request until it is answered; only what a caller is told to repeat may come in between.
-async fn insist<T, F>(call: impl Fn(Reservations) -> F, client: &Client) -> Result<T, Status>
+async fn insist<R: Clone, T, F>(client: &Client, request: &R, call: impl Fn(Reservations, R) -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
     for _ in 0..1_000 {
-        match call(client.reservations.clone()).await {
+        match call(client.reservations.clone(), request.clone()).await {
             // Without details it is not the service's word: the connection broke, and the client says so.
             Err(status) if status.code() == Code::Unavailable || status.details().is_empty() => {
                 client.troubles.fetch_add(1, Ordering::Relaxed);
@@ -64,14 +64,7 @@ impl Client {
             if nr == ROUNDS / 3 {
                 middle.wait().await;
             }
-            let held = insist(
-                |mut client| {
-                    let hold = hold.clone();
-                    async move { client.reserve(hold).await }
-                },
-                &self,
-            )
-            .await;
+            let held = insist(&self, hold, |mut client, request| async move { client.reserve(request).await }).await;
             let mut commits = Vec::new();
             let held = match held {
                 Ok(held) => Ok(held),
@@ -84,24 +77,10 @@ impl Client {
             if let Ok(held) = &held {
                 let of = held.reservation.clone().expect("a reservation").reservation_id;
                 let commit = self.commit_request(&of);
-                let owed = insist(
-                    |mut client| {
-                        let commit = commit.clone();
-                        async move { client.commit(commit).await }
-                    },
-                    &self,
-                )
-                .await;
+                let owed = insist(&self, &commit, |mut client, request| async move { client.commit(request).await }).await;
                 commits.push((commit, owed.expect("owed")));
                 let spend = self.spend_request(&of);
-                let paid = insist(
-                    |mut client| {
-                        let spend = spend.clone();
-                        async move { client.spend(spend).await }
-                    },
-                    &self,
-                )
-                .await;
+                let paid = insist(&self, &spend, |mut client, request| async move { client.spend(request).await }).await;
                 let paid = paid.expect("paid").reservation.expect("a reservation");
                 assert_eq!(parts(&paid), [0, 2, 5, 3]);
             }

@@ -13,7 +13,7 @@ use crate::{
         signal::{self, Draw, Signal},
     },
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use koc_chassis::{
     clock,
     fault::{Violation, is_race},
@@ -26,8 +26,6 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
-/// How far ahead of the database's clock a source's clock may be.
-const MAX_AHEAD: TimeDelta = TimeDelta::minutes(10);
 /// How often a batch that lost a race is tried.
 const MAX_ATTEMPTS: u32 = 5;
 
@@ -79,7 +77,7 @@ type Key = (Series, DateTime<Utc>);
 async fn take(conn: &mut PgConnection, programme: ProgrammeId, all: &[Observation]) -> Result<Vec<Outcome>, Error> {
     let ids: Vec<Uuid> = all.iter().map(|o| o.series.output.0).collect::<BTreeSet<_>>().into_iter().collect();
     let outputs = observation::lock_outputs(conn, programme, &ids).await?;
-    let latest = clock::now(conn).await? + MAX_AHEAD;
+    let latest = clock::now(conn).await? + clock::MAX_AHEAD;
 
     // The first reading of each key in the batch stands for it.
     let mut first: HashMap<Key, &Observation> = HashMap::new();

@@ -7,14 +7,15 @@ use super::{
     text::storable,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use koc_chassis::fault::{Violation, Violations};
+use koc_chassis::{
+    clock::MAX_AHEAD,
+    fault::{Violation, Violations},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The source of what callers write by CreateMember and UpdateMember.
 pub const API_SOURCE: &str = "api";
-/// How far a source's clock may be ahead.
-pub const MAX_CLOCK_AHEAD: TimeDelta = TimeDelta::minutes(10);
 
 /// When, and by whom, a field was last written. The content hash is that of the value, so it is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,10 +84,10 @@ impl Row {
     /// Errors: SOURCE_TIME_AHEAD. A clock far ahead would shut out all later writes.
     pub fn check_clock(&self, now: DateTime<Utc>) -> Result<(), Violation> {
         let ahead = self.source_time - now;
-        if ahead <= MAX_CLOCK_AHEAD {
+        if ahead <= MAX_AHEAD {
             return Ok(());
         }
-        let limit = MAX_CLOCK_AHEAD.num_minutes();
+        let limit = MAX_AHEAD.num_minutes();
         let shape = format!("must be at most {limit} minutes ahead of the server's clock; it is {} ahead", ahead.num_minutes());
         Err(Violation::new("source_time", "SOURCE_TIME_AHEAD", shape))
     }

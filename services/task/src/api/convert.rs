@@ -6,7 +6,7 @@ use crate::domain::{
         Brief, BriefContent, CreativeFreedom, DeliverableKind, DeliverableSpec, Metric, OutputTarget, Package, PackageFlaw,
         Revision,
     },
-    submission::{MAX_CLOCK_AHEAD, Review, Stage, Submission, Submitted, SubmittedFlaw, Verdict},
+    submission::{Review, Stage, Submission, Submitted, SubmittedFlaw, Verdict},
     task::{DeadlineFlaw, MAX_DELIVERY_DAYS, Target, Task, TaskState},
 };
 use koc_chassis::{
@@ -324,7 +324,7 @@ pub fn submitted_flaw((place, flaw): (usize, SubmittedFlaw)) -> Violation {
         }
         SubmittedFlaw::LiveNeedsUrl => Violation::new(at, "LIVE_NEEDS_URL", "must have url and publish_time at stage LIVE"),
         SubmittedFlaw::PublishedAhead => {
-            let rule = format!("must be at most {} minutes ahead of the server's clock", MAX_CLOCK_AHEAD.num_minutes());
+            let rule = format!("must be at most {} minutes ahead of the server's clock", clock::MAX_AHEAD.num_minutes());
             Violation::new(format!("{at}.publish_time"), "PUBLISH_TIME_AHEAD", rule)
         }
     }

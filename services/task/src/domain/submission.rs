@@ -1,7 +1,8 @@
 //! Submissions (提交): work handed in, and what was said of it. No `Debug` where free text is held: it is personal.
 
 use super::{SubmissionId, brief::Package};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
+use koc_chassis::clock::MAX_AHEAD;
 use std::collections::HashSet;
 
 /// How many submissions one assignment may have: each answer shows them all.
@@ -98,9 +99,6 @@ pub enum SubmittedFlaw {
     PublishedAhead,
 }
 
-/// How far ahead of the server's clock a publish time may be.
-pub const MAX_CLOCK_AHEAD: TimeDelta = TimeDelta::minutes(10);
-
 /// All flaws of what is handed in at `stage`, each with the place of its deliverable.
 pub fn flaws(stage: Stage, deliverables: &[Submitted], package: &Package, now: DateTime<Utc>) -> Vec<(usize, SubmittedFlaw)> {
     let mut found = Vec::new();
@@ -115,7 +113,7 @@ pub fn flaws(stage: Stage, deliverables: &[Submitted], package: &Package, now: D
         if stage == Stage::Live && (deliverable.url.is_none() || deliverable.publish_time.is_none()) {
             found.push((place, SubmittedFlaw::LiveNeedsUrl));
         }
-        if deliverable.publish_time.is_some_and(|time| time > now + MAX_CLOCK_AHEAD) {
+        if deliverable.publish_time.is_some_and(|time| time > now + MAX_AHEAD) {
             found.push((place, SubmittedFlaw::PublishedAhead));
         }
     }
@@ -139,6 +137,7 @@ impl Submission {
 mod tests {
     use super::*;
     use crate::domain::brief::{DeliverableKind, DeliverableSpec};
+    use chrono::TimeDelta;
     use uuid::Uuid;
 
     fn package() -> Package {
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn nothing_is_published_in_the_future() {
         let at = |time| Submitted { publish_time: Some(time), ..handed_in("article") };
-        let (near, ahead) = (now() + MAX_CLOCK_AHEAD, now() + MAX_CLOCK_AHEAD + TimeDelta::microseconds(1));
+        let (near, ahead) = (now() + MAX_AHEAD, now() + MAX_AHEAD + TimeDelta::microseconds(1));
         assert_eq!(flaws(Stage::Draft, &[at(near)], &package(), now()), []);
         assert_eq!(flaws(Stage::Draft, &[at(ahead)], &package(), now()), [(0, SubmittedFlaw::PublishedAhead)]);
     }
