@@ -69,7 +69,7 @@ async fn money_and_deadlines_that_do_not_fit_are_all_named() {
     let all = flaws(|r| {
         r.reward = Some(Money { currency_code: "EUR".into(), units: 1, nanos: 0 });
         r.offer_deadline = Some(in_days(0));
-        r.delivery_deadline = Some(in_days(0));
+        r.delivery_deadline = r.offer_deadline;
     });
     let expected =
         ["delivery_deadline DEADLINE_ORDER", "offer_deadline DEADLINE_ORDER", "reward.currency_code CURRENCY_MISMATCH"];
