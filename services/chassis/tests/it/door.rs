@@ -160,8 +160,8 @@ async fn a_call_ends_at_its_deadline_and_so_does_its_statement() {
     let took = since.elapsed();
     assert!(head.contains("grpc-status: 4\r\n"), "{head}");
     // Of a sleep of 30 s; the bound is wide for machines that are busy.
-    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(1), "{took:?}");
-    wait::until("the statement to end", Duration::from_secs(2), async || {
+    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(15), "{took:?}");
+    wait::until("the statement to end", Duration::from_secs(10), async || {
         let sleeping = "SELECT count(*) FROM pg_stat_activity
                         WHERE datname = current_database() AND state = 'active' AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()";
         (mini::count(&mini.running.database, sleeping).await == 0).then_some(())

@@ -271,7 +271,8 @@ async fn a_mutation_that_was_in_a_deadlock_is_run_again() {
     let (gate, database) = gate().await;
     let sooner = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 20', current_database()); END $$";
     sqlx::query(sooner).execute(&database.admin).await.expect("a superuser may");
-    assert_eq!(race(&gate, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", [(1, 2), (2, 1)]).await, 3);
+    // Whoever is run again may take its first account before the other wakes, and so meet it once more.
+    assert!(race(&gate, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", [(1, 2), (2, 1)]).await >= 3);
     assert_eq!(count(&database, "SELECT sum(balance)::bigint FROM account").await, 4);
 }
 
