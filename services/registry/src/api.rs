@@ -3,8 +3,11 @@
 mod convert;
 mod error;
 
+mod badge;
 mod feed;
+mod honour;
 mod member;
+mod points;
 mod programme;
 mod sync;
 mod tier;
@@ -38,7 +41,10 @@ pub fn routes(service: &Service, stop: CancellationToken) -> Routes {
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,
-            value_profile::ValueProfileApi::new(gate)
+            value_profile::ValueProfileApi::new(gate.clone())
         ))
+        .add_service(served!(pb::points_service_server::PointsServiceServer<_>, points::PointsApi::new(gate.clone())))
+        .add_service(served!(pb::badge_service_server::BadgeServiceServer<_>, badge::BadgeApi::new(gate.clone())))
+        .add_service(served!(pb::honour_service_server::HonourServiceServer<_>, honour::HonourApi::new(gate)))
         .add_service(served!(pb::feed_service_server::FeedServiceServer<_>, feed))
 }

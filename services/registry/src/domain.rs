@@ -2,11 +2,15 @@
 
 mod name;
 
+pub mod badge;
 pub mod consent;
+pub mod leaderboard;
 pub mod member;
+pub mod points;
 pub mod profile;
 pub mod programme;
 pub mod sync;
 pub mod text;
 pub mod tier;
+pub mod title;
 pub mod value;

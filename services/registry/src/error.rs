@@ -1,6 +1,11 @@
 //! What can go wrong in the registry. `api/error.rs` says how a caller sees it.
 
-use crate::domain::consent::Purpose;
+use crate::domain::{
+    badge::AwardId,
+    consent::Purpose,
+    leaderboard::Month,
+    points::{self, EntryId},
+};
 use koc_chassis::{
     fault::Violation,
     ids::{MemberId, ProgrammeId},
@@ -22,6 +27,28 @@ pub enum Error {
     EtagMismatch { member: MemberId, version: i64 },
     #[error("the member {member} withdrew consent to {}", purpose.name())]
     ConsentWithdrawn { member: MemberId, purpose: Purpose },
+    #[error("there is no such entry of points")]
+    EntryNotFound { entry: EntryId },
+    #[error(transparent)]
+    PointsRefused(#[from] points::Refusal),
+    #[error("the boards of months before {} are not kept", first_kept.name())]
+    MonthNotKept { first_kept: Month },
+    #[error("the member {member} is not ranked on this board")]
+    NotRanked { member: MemberId },
+    #[error("the badge {badge_id} exists already")]
+    BadgeExists { badge_id: String },
+    #[error("there is no badge {badge_id}")]
+    BadgeNotFound { badge_id: String },
+    #[error("the badge {badge_id} was changed meanwhile: it is at version {version}")]
+    BadgeEtagMismatch { badge_id: String, version: i32 },
+    #[error("the badge {badge_id} is no longer given")]
+    BadgeRetired { badge_id: String },
+    #[error("the member {member} holds the badge {badge_id} already")]
+    BadgeHeld { member: MemberId, badge_id: String },
+    #[error("there is no such award")]
+    AwardNotFound { award: AwardId },
+    #[error("the award was revoked before")]
+    AwardRevoked { award: AwardId },
     #[error("{} fields break a rule", .0.len())]
     Invalid(Vec<Violation>),
     #[error("the service is going away")]

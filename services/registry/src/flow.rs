@@ -1,3 +1,7 @@
 //! Work of several steps.
 
 pub mod apply_batch;
+pub mod award_badges;
+pub mod expire_points;
+pub mod move_points;
+pub mod rank_members;

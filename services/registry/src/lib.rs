@@ -12,6 +12,7 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
+use crate::flow::{expire_points, rank_members};
 use koc_chassis::{
     gate,
     postgres::{Db, Schema},
@@ -25,18 +26,42 @@ pub const IDENTITY: Identity = Identity { name: "registry", package: "koc.regist
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// The registry's schema. What moved a member, and by which rules, is never rewritten.
-pub static SCHEMA: Schema = Schema { name: IDENTITY.name, migrations: &MIGRATIONS, append_only: &["tier_policy", "tier_move"] };
+/// The registry's schema. What moved a member or its points, and by which rules, is never rewritten.
+pub static SCHEMA: Schema = Schema {
+    name: IDENTITY.name,
+    migrations: &MIGRATIONS,
+    append_only: &[
+        "tier_policy",
+        "tier_move",
+        "points_entry",
+        "points_draw",
+        "title_set",
+        "badge_version",
+        "badge_award",
+        "badge_revocation",
+    ],
+};
 
 /// How often records of answered requests are looked over, and how long they are kept. A retry after that is a new request.
 const PURGE_PAUSE: Duration = Duration::from_secs(60 * 60);
 const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How often points whose time is over are looked for.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often the counts behind ranks are added up; ranks are exact meanwhile.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
     service.every(PURGE_PAUSE, move || purge(db.clone()));
+    let db = service.db().clone();
+    service.every(EXPIRY_PAUSE, move || expire_points::sweep(db.clone()));
+    let db = service.db().clone();
+    service.every(COUNT_PAUSE, move || rank_members::count(db.clone()));
+    let db = service.db().clone();
+    service.every(PURGE_PAUSE, move || rank_members::forget_months(db.clone()));
     let routes = api::routes(&service, stop);
     service.serve(routes, metrics).await
 }

@@ -5,13 +5,19 @@
 //! 2. external identities, in the order of source system and external id: claimed by inserting them, which waits for a
 //!    transaction that has inserted the same;
 //! 3. members, in the order of their ids;
-//! 4. what hangs on a member: its value profile and its tier proposal.
+//! 4. what hangs on a member: its value profile and its tier proposal;
+//! 5. accounts of points, in the order of their members' ids: first those that have none get one, then all are locked. Entries, lots,
+//!    awards and places on leaderboards change under the lock of their member's account.
 
 pub mod audit;
+pub mod badge;
 pub mod identity;
+pub mod leaderboard;
 pub mod member;
+pub mod points;
 pub mod programme;
 pub mod tier;
+pub mod title;
 pub mod value;
 
 /// A stored value that the program does not know: written by a newer one, or by hand.

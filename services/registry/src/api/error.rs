@@ -1,6 +1,6 @@
 //! How callers see the registry's errors.
 
-use crate::error::Error;
+use crate::{domain::points::Refusal, error::Error};
 use koc_chassis::{
     fault::{Fault, ServiceError},
     page,
@@ -31,6 +31,31 @@ impl ServiceError for Error {
             Self::ConsentWithdrawn { member, purpose } => {
                 Fault::refused("CONSENT_WITHDRAWN", text).with("subject", member).with("purpose", purpose.name())
             }
+            Self::EntryNotFound { entry } => {
+                Fault::not_found("ENTRY_NOT_FOUND", text).with("resource_type", "points entry").with("resource_id", entry)
+            }
+            Self::PointsRefused(refusal) => refused(refusal, text),
+            Self::MonthNotKept { first_kept } => {
+                Fault::refused("MONTH_NOT_KEPT", text).with("first_kept_month", first_kept.name())
+            }
+            Self::NotRanked { member } => Fault::refused("NOT_RANKED", text).with("subject", member),
+            Self::BadgeExists { badge_id } => {
+                Fault::exists("BADGE_EXISTS", text).with("resource_type", "badge").with("resource_id", badge_id)
+            }
+            Self::BadgeNotFound { badge_id } => {
+                Fault::not_found("BADGE_NOT_FOUND", text).with("resource_type", "badge").with("resource_id", badge_id)
+            }
+            Self::BadgeEtagMismatch { badge_id, version } => {
+                Fault::conflict("ETAG_MISMATCH", text).with("badge_id", badge_id).with("etag", page::etag(i64::from(*version)))
+            }
+            Self::BadgeRetired { badge_id } => Fault::refused("BADGE_RETIRED", text).with("subject", badge_id),
+            Self::BadgeHeld { member, badge_id } => {
+                Fault::exists("BADGE_HELD", text).with("member_id", member).with("badge_id", badge_id)
+            }
+            Self::AwardNotFound { award } => {
+                Fault::not_found("AWARD_NOT_FOUND", text).with("resource_type", "badge award").with("resource_id", award)
+            }
+            Self::AwardRevoked { award } => Fault::refused("AWARD_REVOKED", text).with("subject", award),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
             Self::Database(error) => Fault::of_database(error),
@@ -41,6 +66,27 @@ impl ServiceError for Error {
         match self {
             Self::Database(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+fn refused(refusal: &Refusal, text: String) -> Fault {
+    match refusal {
+        Refusal::Insufficient { member, asked, balance } => {
+            Fault::refused("INSUFFICIENT_POINTS", text).with("subject", member).with("asked", asked).with("balance", balance)
+        }
+        Refusal::SourceUsed { entry, amount } => Fault::exists("SOURCE_USED", text)
+            .with("resource_type", "points entry")
+            .with("resource_id", entry)
+            .with("amount", amount),
+        Refusal::NotReversible { entry, kind } => {
+            Fault::refused("ENTRY_NOT_REVERSIBLE", text).with("subject", entry).with("kind", kind.name())
+        }
+        Refusal::ExceedsEntry { entry, asked, amount } => {
+            Fault::refused("REVERSAL_EXCEEDS_ENTRY", text).with("subject", entry).with("asked", asked).with("amount", amount)
+        }
+        Refusal::Reversed { reversal, amount } => {
+            Fault::refused("ENTRY_REVERSED", text).with("subject", reversal).with("amount", amount)
         }
     }
 }

@@ -17,7 +17,6 @@ use koc_chassis::{
     ids::ProgrammeId,
 };
 use koc_proto::{codec, google::rpc, koc::registry::v1 as pb, rules::Rules};
-use prost::Message;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -194,19 +193,15 @@ fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
     }
 }
 
-/// The status of a rejected row: that of a call with the same violations, whose details carry it as a message.
+/// The status of a rejected row.
 fn status(violations: Vec<Violation>) -> rpc::Status {
-    let status = codec::invalid(IDENTITY.domain, violations);
-    rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
+    convert::item_status(&codec::invalid(IDENTITY.domain, violations))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message;
 
     #[test]
     fn a_row_reports_all_it_breaks_with_the_paths_of_its_fields() {

@@ -8,6 +8,7 @@ use crate::{
         tier::{Policy, Proposal, Verdict, judge},
     },
     error::Error,
+    flow::award_badges,
     store::{self, tier::Move},
 };
 use koc_chassis::{
@@ -217,6 +218,8 @@ async fn evaluate(work: &mut Work, request: pb::EvaluateTiersRequest) -> Result<
     }
     store::tier::apply_moves(work.conn(), programme, &moves, &actor, now).await?;
     outbox::append(work.conn(), &facts).await?;
+    let moved: Vec<Uuid> = moves.iter().map(|m| m.member.0).collect();
+    award_badges::award_changed(work.conn(), programme, &moved, &actor, now).await?;
     work.audit(programme.0, Some(format!("{} members rose, {} stayed", moves.len(), response.stayed.len())));
     Ok(response)
 }

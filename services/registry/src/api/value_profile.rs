@@ -4,6 +4,7 @@ use super::convert;
 use crate::{
     domain::{consent::Purpose, value::ValueProfile},
     error::Error,
+    flow::award_badges,
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -90,6 +91,8 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
         store::member::update_all(work.conn(), programme, &[Locked { version, ..member }], now).await?;
         let changed_fields = vec!["value_scores".to_owned()];
         work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
+        let actor = work.actor().to_owned();
+        award_badges::award_changed(work.conn(), programme, &[id.0], &actor, now).await?;
     }
     Ok(pb::UpdateValueProfileResponse { updated: true })
 }

@@ -60,3 +60,25 @@ pub async fn lock(conn: &mut PgConnection, id: ProgrammeId) -> Result<bool, sqlx
     .await?;
     Ok(found.is_some())
 }
+
+/// All programmes.
+pub async fn list(conn: &mut PgConnection) -> Result<Vec<Programme>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT programme_id, display_name, currency_code, time_zone, create_time
+         FROM programme
+         ORDER BY programme_id",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Programme {
+                id: ProgrammeId(row.programme_id),
+                display_name: row.display_name,
+                currency: parse_currency(&row.currency_code).map_err(|_| unknown("programme.currency_code"))?,
+                time_zone: parse_time_zone(&row.time_zone).map_err(|_| unknown("programme.time_zone"))?,
+                create_time: row.create_time,
+            })
+        })
+        .collect()
+}
