@@ -295,13 +295,13 @@ pub async fn add_up(conn: &mut PgConnection, limit: i64) -> Result<usize, sqlx::
 pub async fn purge(conn: &mut PgConnection, programme: ProgrammeId, first_kept: &str, limit: i64) -> Result<u64, sqlx::Error> {
     let scores = sqlx::query!(
         "DELETE FROM leaderboard_score
-         WHERE programme_id = $1 AND (board, member_id) IN (
-             SELECT board, member_id
+         WHERE ctid = ANY (ARRAY(
+             SELECT ctid
              FROM leaderboard_score
              WHERE programme_id = $1 AND board < $2
              ORDER BY board, member_id
              LIMIT $3
-         )",
+         ))",
         programme.0,
         first_kept,
         limit,

@@ -1,7 +1,8 @@
 //! Who may call what.
 
 use crate::world::{
-    Feed, Members, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city, programme_request, refused, row,
+    Badges, Feed, Honours, Members, Points, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city, programme_request,
+    refused, row,
 };
 use koc_chassis::token::all_scopes;
 use koc_proto::koc::registry::v1 as pb;
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 18] = [
+const SCOPES: [(&str, &str); 35] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -28,6 +29,23 @@ const SCOPES: [(&str, &str); 18] = [
     ("list_tier_moves", "registry.tier.read"),
     ("update_value_profile", "registry.value_profile.write"),
     ("get_value_profile", "registry.member.read"),
+    ("earn_points", "registry.points.earn"),
+    ("batch_earn_points", "registry.points.earn"),
+    ("redeem_points", "registry.points.redeem"),
+    ("reverse_points", "registry.points.reverse"),
+    ("list_points_entries", "registry.points.read"),
+    ("create_badge", "registry.badge.write"),
+    ("update_badge", "registry.badge.write"),
+    ("list_badges", "registry.badge.read"),
+    ("award_badge", "registry.badge.award"),
+    ("revoke_badge", "registry.badge.award"),
+    ("evaluate_badges", "registry.badge.award"),
+    ("list_member_badges", "registry.badge.read"),
+    ("create_title_set", "registry.honour.write"),
+    ("list_titles", "registry.honour.read"),
+    ("get_standing", "registry.honour.read"),
+    ("list_leaderboard", "registry.honour.read"),
+    ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
 ];
 
@@ -103,7 +121,32 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         past_return: None,
         value_model_version: "1".into(),
     }));
-    call!(values.get_value_profile(pb::GetValueProfileRequest { programme_id: programme_id.clone(), member_id }));
+    call!(
+        values.get_value_profile(pb::GetValueProfileRequest { programme_id: programme_id.clone(), member_id: member_id.clone() })
+    );
+    let mut points = Points::new(channel());
+    call!(points.earn_points(world.earn_request(&member_id, 5)));
+    call!(points.batch_earn_points(pb::BatchEarnPointsRequest {
+        programme_id: programme_id.clone(),
+        earnings: vec![pb::PointsEarning::default()],
+    }));
+    call!(points.redeem_points(world.redeem_request(&member_id, 5)));
+    call!(points.reverse_points(world.reverse_request(&id(), None)));
+    call!(points.list_points_entries(world.entries_request(&member_id)));
+    let mut badges = Badges::new(channel());
+    call!(badges.create_badge(world.badge_request("A", Vec::new())));
+    call!(badges.update_badge(world.retire_request("A")));
+    call!(badges.list_badges(pb::ListBadgesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(badges.award_badge(world.award_request(&member_id, "A")));
+    call!(badges.revoke_badge(world.revoke_request(&id())));
+    call!(badges.evaluate_badges(world.evaluation_request()));
+    call!(badges.list_member_badges(world.awards_request(&member_id)));
+    let mut honours = Honours::new(channel());
+    call!(honours.create_title_set(world.titles_request(&[("A", 1)])));
+    call!(honours.list_titles(pb::ListTitlesRequest { programme_id: programme_id.clone() }));
+    call!(honours.get_standing(world.standing_request(&member_id)));
+    call!(honours.list_leaderboard(world.board_request("")));
+    call!(honours.get_leaderboard_position(world.position_request(&member_id, 0)));
     call!(feed.list_changes(pb::ListChangesRequest { programme_id, after_position: 0, page_size: 0 }));
     told
 }

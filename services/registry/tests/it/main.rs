@@ -1,17 +1,25 @@
 //! The registry on a real database, over real gRPC.
 
+mod honour;
 mod world;
 
+mod badge;
 mod convergence;
 mod door;
+mod expiry;
 mod feed;
+mod leaderboard;
 mod list;
 mod member;
+mod plans;
+mod points;
+mod points_property;
 mod privacy;
 mod programme;
 mod retry;
 mod stream;
 mod sync;
 mod tier;
+mod title;
 mod update;
 mod value_profile;

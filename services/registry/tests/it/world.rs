@@ -19,6 +19,9 @@ pub type Members = pb::member_service_client::MemberServiceClient<TestChannel>;
 pub type Sync = pb::sync_service_client::SyncServiceClient<TestChannel>;
 pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
+pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
+pub type Badges = pb::badge_service_client::BadgeServiceClient<TestChannel>;
+pub type Honours = pb::honour_service_client::HonourServiceClient<TestChannel>;
 pub type Feed = pb::feed_service_client::FeedServiceClient<TestChannel>;
 
 /// How long something may take that happens by itself.
@@ -79,6 +82,18 @@ impl World {
 
     pub fn values(&self) -> Values {
         Values::new(self.channel.clone())
+    }
+
+    pub fn points(&self) -> Points {
+        Points::new(self.channel.clone())
+    }
+
+    pub fn badges(&self) -> Badges {
+        Badges::new(self.channel.clone())
+    }
+
+    pub fn honours(&self) -> Honours {
+        Honours::new(self.channel.clone())
     }
 
     pub fn feed(&self) -> Feed {
