@@ -37,6 +37,8 @@ pub enum Error {
     NotRanked { member: MemberId },
     #[error("the badge {badge_id} exists already")]
     BadgeExists { badge_id: String },
+    #[error("the programme has {limit} badges, and no more are kept")]
+    BadgeLimit { limit: usize },
     #[error("there is no badge {badge_id}")]
     BadgeNotFound { badge_id: String },
     #[error("the badge {badge_id} was changed meanwhile: it is at version {version}")]

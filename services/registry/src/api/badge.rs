@@ -21,6 +21,8 @@ use koc_proto::{koc::registry::v1 as pb, rules::Rules};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+/// Badges of a programme: all are looked at when points rise.
+const MAX_BADGES: usize = 500;
 /// Members looked at in one evaluation.
 const MAX_LOOKED_AT: usize = 1_000;
 
@@ -110,6 +112,9 @@ async fn create(work: &mut Work, request: pb::CreateBadgeRequest) -> Result<pb::
     }
     if store::badge::get(work.conn(), programme, &wire.badge_id).await?.is_some() {
         return Err(Error::BadgeExists { badge_id: wire.badge_id });
+    }
+    if store::badge::list(work.conn(), programme, "", None).await?.len() >= MAX_BADGES {
+        return Err(Error::BadgeLimit { limit: MAX_BADGES });
     }
     let badge = keep(work, wire, 1, request.reason).await?;
     Ok(pb::CreateBadgeResponse { badge: Some(badge) })

@@ -42,6 +42,7 @@ impl ServiceError for Error {
             Self::BadgeExists { badge_id } => {
                 Fault::exists("BADGE_EXISTS", text).with("resource_type", "badge").with("resource_id", badge_id)
             }
+            Self::BadgeLimit { limit } => Fault::refused("BADGE_LIMIT", text).with("limit", limit),
             Self::BadgeNotFound { badge_id } => {
                 Fault::not_found("BADGE_NOT_FOUND", text).with("resource_type", "badge").with("resource_id", badge_id)
             }

@@ -304,3 +304,15 @@ async fn pages_of_badges_and_of_awards_hold_each_once() {
     assert_eq!((first, awards(token).await), (vec!["B".into(), "A".into()], (vec!["C".into()], String::new())));
     refused(world.badges().list_member_badges(world.awards_request(&id())).await, Code::NotFound, "MEMBER_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn a_programme_has_no_more_badges_than_can_be_looked_at() {
+    let world = World::new().await;
+    let sql = "INSERT INTO badge_version
+               SELECT programme_id, 'B' || nr, 1, 'B', '', '[]', false, true, '', '', now() FROM programme, generate_series(1, 499) AS nr";
+    sqlx::query(sql).execute(&world.registry.database.admin).await.expect("filled");
+    world.badge("LAST", Vec::new()).await;
+    let more = world.badges().create_badge(world.badge_request("MORE", Vec::new())).await;
+    assert_eq!(refused(more, Code::FailedPrecondition, "BADGE_LIMIT")["limit"], "500");
+    world.update_badge(world.retire_request("LAST")).await.expect("what is there can be changed");
+}
