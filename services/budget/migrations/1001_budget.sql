@@ -45,10 +45,11 @@ CREATE TABLE envelope (
     committed bigint NOT NULL DEFAULT 0,
     spent bigint NOT NULL DEFAULT 0,
     sequence bigint NOT NULL DEFAULT 0,             -- that of its last ledger entry
+    overrun_limit bigint NOT NULL DEFAULT 0 CONSTRAINT envelope_overrun_limit CHECK (overrun_limit >= 0), -- how far available may fall below zero
     CONSTRAINT envelope_ordinal UNIQUE (plan_id, ordinal),
     CONSTRAINT envelope_name UNIQUE (plan_id, display_name),
     CONSTRAINT envelope_balances CHECK (allocated >= 0 AND reserved >= 0 AND committed >= 0 AND spent >= 0),
-    CONSTRAINT envelope_available CHECK (allocated - reserved - committed - spent >= 0)
+    CONSTRAINT envelope_available CHECK (allocated - reserved - committed - spent + overrun_limit >= 0)
 ) WITH (fillfactor = 50);                           -- room for updates that touch no index
 CREATE INDEX envelope_programme ON envelope (programme_id, envelope_id);
 
@@ -111,20 +112,28 @@ CREATE TABLE ledger_entry (
     envelope_id uuid NOT NULL,
     envelope_sequence bigint NOT NULL,              -- dense in the envelope, from 1
     kind text NOT NULL CONSTRAINT ledger_entry_kind
-        CHECK (kind IN ('ALLOCATE', 'RESERVE', 'COMMIT', 'SPEND', 'RELEASE', 'EXPIRE')),
+        CHECK (kind IN ('ALLOCATE', 'RESERVE', 'COMMIT', 'SPEND', 'RELEASE', 'EXPIRE', 'REVERSE_COMMIT', 'REVERSE_SPEND', 'REFUND')),
     credit_account text NOT NULL,                   -- where the amount comes from
     debit_account text NOT NULL,                    -- where it goes
     amount bigint NOT NULL CONSTRAINT ledger_entry_amount CHECK (amount > 0),
     reservation_id uuid CONSTRAINT ledger_entry_reservation CHECK ((reservation_id IS NULL) = (kind = 'ALLOCATE')),
-    available_after bigint NOT NULL CONSTRAINT ledger_entry_available CHECK (available_after >= 0),
+    available_after bigint NOT NULL,                -- below zero when the overrun is used; the envelope's row judges how far
     operation_id uuid NOT NULL,                     -- what caused it
     actor text NOT NULL,
     entry_time timestamptz NOT NULL,
+    reverses_entry_id uuid,                         -- the entry of the same reservation that this one undoes, in whole or in part
+    reversal_reason text CONSTRAINT ledger_entry_reason CHECK (reversal_reason IN
+        ('WRONG_AMOUNT', 'WRONG_RESERVATION', 'DUPLICATE', 'PAYMENT_RETURNED', 'DELIVERY_WITHDRAWN')),
+    CONSTRAINT ledger_entry_reversal CHECK ((reverses_entry_id IS NOT NULL) = (kind IN ('REVERSE_COMMIT', 'REVERSE_SPEND', 'REFUND'))
+        AND (reverses_entry_id IS NULL) = (reversal_reason IS NULL)),
     CONSTRAINT ledger_entry_sequence UNIQUE (envelope_id, envelope_sequence),
     CONSTRAINT ledger_entry_accounts CHECK ((kind, credit_account, debit_account) IN (
         ('ALLOCATE', 'FUNDING', 'AVAILABLE'), ('RESERVE', 'AVAILABLE', 'RESERVED'), ('COMMIT', 'RESERVED', 'COMMITTED'),
-        ('SPEND', 'COMMITTED', 'SPENT'), ('RELEASE', 'RESERVED', 'AVAILABLE'), ('EXPIRE', 'RESERVED', 'AVAILABLE')))
+        ('SPEND', 'COMMITTED', 'SPENT'), ('RELEASE', 'RESERVED', 'AVAILABLE'), ('EXPIRE', 'RESERVED', 'AVAILABLE'),
+        ('REVERSE_COMMIT', 'COMMITTED', 'RESERVED'), ('REVERSE_SPEND', 'SPENT', 'COMMITTED'), ('REFUND', 'SPENT', 'AVAILABLE')))
 );
+-- An entry is undone once at most; who undoes it stands in the same envelope.
+CREATE UNIQUE INDEX ledger_entry_reversed ON ledger_entry (envelope_id, reverses_entry_id) WHERE reverses_entry_id IS NOT NULL;
 CREATE INDEX ledger_entry_of_reservation ON ledger_entry (reservation_id, envelope_sequence) WHERE reservation_id IS NOT NULL;
 
 -- The hash chain of a programme's entries, in the order of the feed. Append-only, for everyone.

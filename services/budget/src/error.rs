@@ -8,7 +8,7 @@ use crate::{
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{EntryId, EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{fault::Violation, money::Currency};
@@ -18,6 +18,9 @@ use koc_chassis::{fault::Violation, money::Currency};
 pub enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// An operation was not tried: the database failed for one that was asked for with it.
+    #[error("the database failed for another operation")]
+    DatabaseUnavailable,
     #[error("the ledger does not add up")]
     Imbalance(#[from] Imbalance),
     #[error("fields break a rule")]
@@ -34,6 +37,8 @@ pub enum Error {
     EnvelopeNotFound(EnvelopeId),
     #[error("reservation {0} does not exist")]
     ReservationNotFound(ReservationId),
+    #[error("the reservation has no entry {0}")]
+    EntryNotFound(EntryId),
     #[error("draw {0} does not exist")]
     DrawNotFound(ReserveDrawId),
     #[error("plan {plan} is {is:?}")]

@@ -1,6 +1,8 @@
 //! What can go wrong, as a caller sees it. A service turns its errors into [`Fault`]s in one exhaustive match
 //! (`api/error.rs`); this module turns faults into statuses with details.
 
+use koc_proto::google::rpc;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -232,6 +234,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The name of the constraint that a statement broke.
 pub fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
+}
+
+/// A status as a message: what became of one of many. Its details carry it, where it has any.
+pub fn to_rpc(status: &Status) -> rpc::Status {
+    rpc::Status::decode(status.details()).ok().filter(|message| message.code != 0).unwrap_or_else(|| rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
 }
 
 /// The reason in a status's ErrorInfo; empty when it has none.

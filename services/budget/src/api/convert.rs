@@ -9,6 +9,7 @@ use crate::{
         plan::{Envelope, Plan, ResourceClass, Stage},
         reservation::Reservation,
         reserve_draw::{Draw, DrawKind, Evidence},
+        reversal::ReversalReason,
     },
     flow::fact::{draw_state, entry_kind, optional, plan_state},
 };
@@ -59,6 +60,7 @@ pub fn envelope(envelope: &Envelope, stage: Stage, currency: Currency) -> pb::En
         resource_class: class_to_proto(envelope.class).into(),
         display_name: envelope.display_name.clone(),
         balances: Some(balances(&envelope.shown(stage), currency)),
+        overrun_limit: money(envelope.overrun_limit, currency),
     }
 }
 
@@ -138,6 +140,32 @@ pub fn ledger_entry(entry: &LedgerEntry, currency: Currency) -> pb::LedgerEntry 
         available_after: money(entry.available_after, currency),
         actor: entry.actor.clone(),
         entry_time: Some(clock::to_proto(entry.entry_time)),
+        reverses_entry_id: optional(entry.reversal.map(|reversal| reversal.of)),
+        reversal_reason: entry.reversal.map(|reversal| reversal_reason(reversal.reason)).unwrap_or_default().into(),
+    }
+}
+
+fn reversal_reason(reason: ReversalReason) -> pb::ReversalReason {
+    match reason {
+        ReversalReason::WrongAmount => pb::ReversalReason::WrongAmount,
+        ReversalReason::WrongReservation => pb::ReversalReason::WrongReservation,
+        ReversalReason::Duplicate => pb::ReversalReason::Duplicate,
+        ReversalReason::PaymentReturned => pb::ReversalReason::PaymentReturned,
+        ReversalReason::DeliveryWithdrawn => pb::ReversalReason::DeliveryWithdrawn,
+    }
+}
+
+/// The contract lets only defined values but UNSPECIFIED through.
+pub fn reversal_reason_from_proto(reason: i32) -> Result<ReversalReason, Violation> {
+    match pb::ReversalReason::try_from(reason) {
+        Ok(pb::ReversalReason::WrongAmount) => Ok(ReversalReason::WrongAmount),
+        Ok(pb::ReversalReason::WrongReservation) => Ok(ReversalReason::WrongReservation),
+        Ok(pb::ReversalReason::Duplicate) => Ok(ReversalReason::Duplicate),
+        Ok(pb::ReversalReason::PaymentReturned) => Ok(ReversalReason::PaymentReturned),
+        Ok(pb::ReversalReason::DeliveryWithdrawn) => Ok(ReversalReason::DeliveryWithdrawn),
+        Ok(pb::ReversalReason::Unspecified) | Err(_) => {
+            Err(Violation::new("reason", "enum.defined_only", "must be a known reason"))
+        }
     }
 }
 

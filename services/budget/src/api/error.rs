@@ -11,6 +11,7 @@ impl ServiceError for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of_database(error),
+            Self::DatabaseUnavailable => Fault::unavailable("DATABASE_UNAVAILABLE", "the database cannot be reached or was busy"),
             Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
@@ -21,6 +22,7 @@ impl ServiceError for Error {
             }
             Self::EnvelopeNotFound(id) => missing("ENVELOPE_NOT_FOUND", "envelope", id),
             Self::ReservationNotFound(id) => missing("RESERVATION_NOT_FOUND", "reservation", id),
+            Self::EntryNotFound(id) => missing("ENTRY_NOT_FOUND", "ledger entry", id),
             Self::DrawNotFound(id) => missing("DRAW_NOT_FOUND", "reserve draw", id),
             Self::PlanState { plan, is, must_be } => {
                 let message = format!("the plan is {}; it must be {}", is.as_str(), must_be.as_str());
@@ -77,9 +79,16 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
     };
     let text = |minor: i64| Money::new(minor, currency).to_string();
     match refusal {
-        Refusal::EnvelopeExhausted { envelope, asked, available } => {
-            let message = format!("{} was asked; the envelope has {} available", text(*asked), text(*available));
-            let fault = Fault::refused("ENVELOPE_EXHAUSTED", message).with("limit_type", "ENVELOPE").with("limit_id", envelope);
+        Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left } => {
+            let mut message = format!("{} was asked; the envelope has {} available", text(*asked), text(*available));
+            if *overrun_left > 0 {
+                message.push_str(&format!(" and may overrun by {} more", text(*overrun_left)));
+            }
+            let fault = Fault::refused("ENVELOPE_EXHAUSTED", message)
+                .with("limit_type", "ENVELOPE")
+                .with("limit_id", envelope)
+                .with("overrun_left", decimal(*overrun_left, currency))
+                .with("overrun_left_minor", overrun_left);
             figures(fault, Some(*asked), *available)
         }
         Refusal::MemberLimitExhausted { member, period_start_time, asked, available } => {
@@ -96,6 +105,14 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
             let fault =
                 Fault::refused("RESERVATION_EXHAUSTED", message).with("limit_type", "RESERVATION").with("limit_id", reservation);
             figures(fault, *asked, *available)
+        }
+        Refusal::EntryNotReversible { entry, kind } => {
+            Fault::refused("ENTRY_NOT_REVERSIBLE", format!("the entry records {kind}; only COMMIT and SPEND can be reversed"))
+                .with("subject", entry)
+                .with("kind", kind)
+        }
+        Refusal::EntryReversed { entry } => {
+            Fault::refused("ENTRY_REVERSED", "the entry was reversed before").with("subject", entry)
         }
         Refusal::ReserveNeedsDraw { envelope } => {
             Fault::refused("RESERVE_NEEDS_DRAW", "the strategic reserve is drawn on with RequestReserveDraw alone")
@@ -122,10 +139,11 @@ mod tests {
     fn a_refusal_for_money_names_the_limit_and_its_figures() {
         let envelope = EnvelopeId::new();
         let currency = Currency::from_code("CNY").expect("CNY is a currency");
-        let refusal = Refusal::EnvelopeExhausted { envelope, asked: 123_450, available: 5 };
+        let refusal = Refusal::EnvelopeExhausted { envelope, asked: 123_450, available: 5, overrun_left: 70 };
         let fault = Error::Refused { refusal, currency }.fault();
         let figure = |name: &str| fault.metadata.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
         assert_eq!((figure("asked"), figure("available")), ("1234.50".to_owned(), "0.05".to_owned()));
+        assert_eq!((figure("overrun_left"), figure("overrun_left_minor")), ("0.70".to_owned(), "70".to_owned()));
         assert_eq!((figure("asked_minor"), figure("currency")), ("123450".to_owned(), "CNY".to_owned()));
         assert_eq!((figure("limit_type"), figure("limit_id")), ("ENVELOPE".to_owned(), envelope.to_string()));
         assert!(fault.stored);

@@ -1,7 +1,11 @@
 //! LedgerService.
 
 use super::{Api, convert};
-use crate::{error::Error, ids::EnvelopeId, store};
+use crate::{
+    error::Error,
+    ids::{EnvelopeId, ReservationId},
+    store,
+};
 use koc_chassis::{fault::Violation, page};
 use koc_proto::koc::budget::v1 as pb;
 use tonic::{Request, Response, Status};
@@ -17,16 +21,21 @@ impl pb::ledger_service_server::LedgerService for Api {
         self.gate
             .read(request, async |call, request: pb::ListLedgerEntriesRequest| {
                 let programme = call.programme.to_string();
-                let filters = [programme.as_str(), request.envelope_id.as_str()];
+                let filters = [programme.as_str(), request.envelope_id.as_str(), request.reservation_id.as_str()];
                 let after = page::key(LIST, &filters, &request.page_token)?.as_deref().map(parse_key).transpose()?;
                 let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
+                let reservation = ReservationId::parse_optional("reservation_id", &request.reservation_id)?;
                 let size = page::size(request.page_size);
                 let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
                 let mut conn = self.gate.db().read().await?;
                 if !store::plan::has_envelope(&mut conn, call.programme, envelope).await? {
                     return Err(Error::EnvelopeNotFound(envelope));
                 }
-                let mut entries = store::ledger::list(&mut conn, envelope, after.unwrap_or(0), size + 1).await?;
+                let after = after.unwrap_or(0);
+                let mut entries = match reservation {
+                    None => store::ledger::list(&mut conn, envelope, after, size + 1).await?,
+                    Some(id) => store::ledger::list_of_reservation(&mut conn, envelope, id, after, size + 1).await?,
+                };
                 let next_page_token =
                     page::cut(&mut entries, size, |e| page::token(LIST, &filters, &e.envelope_sequence.to_string()));
                 let entries = entries.iter().map(|entry| convert::ledger_entry(entry, currency)).collect();

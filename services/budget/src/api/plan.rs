@@ -194,8 +194,13 @@ fn new_plan(request: &pb::CreatePlanRequest, currency: Currency) -> Result<NewPl
             violations.take(convert::class_from_proto(&format!("envelopes[{index}].resource_class"), envelope.resource_class));
         let field = format!("envelopes[{index}].allocated");
         let planned = violations.take(Money::parse_not_negative(&field, envelope.allocated.as_ref(), currency));
-        if let (Some(class), Some(planned)) = (class, planned) {
-            envelopes.push(NewEnvelope { class, display_name: envelope.display_name.clone(), planned: planned.minor });
+        let field = format!("envelopes[{index}].overrun_limit");
+        let limit = envelope.overrun_limit.as_ref();
+        let limit =
+            limit.map(|limit| Money::parse_not_negative(&field, Some(limit), currency).map(|limit| limit.minor)).transpose();
+        if let (Some(class), Some(planned), Some(limit)) = (class, planned, violations.take(limit)) {
+            let (display_name, overrun_limit) = (envelope.display_name.clone(), limit.unwrap_or(0));
+            envelopes.push(NewEnvelope { class, display_name, planned: planned.minor, overrun_limit });
         }
     }
     // What concerns them together is judged when each is whole.

@@ -133,6 +133,8 @@ pub struct Envelope {
     pub planned: i64,
     /// As the ledger has them: all zero before activation.
     pub balances: Balances,
+    /// How far available may fall below zero, in minor units.
+    pub overrun_limit: i64,
 }
 
 impl Envelope {
@@ -152,6 +154,8 @@ pub struct NewEnvelope {
     pub display_name: String,
     /// Minor units, zero or more.
     pub planned: i64,
+    /// How far available may fall below zero, in minor units.
+    pub overrun_limit: i64,
 }
 
 /// A plan to be created, its rules held.
@@ -164,8 +168,8 @@ pub struct NewPlan {
 }
 
 /// Holds the rules that concern a plan's envelopes together: names are unique and there is one reserve at most
-/// (ENVELOPE_DUPLICATE), amounts can be added up (AMOUNT_TOO_LARGE), and the reserve's share lies within its bounds
-/// (RESERVE_SHARE_OUT_OF_BOUNDS).
+/// (ENVELOPE_DUPLICATE), amounts can be added up (AMOUNT_TOO_LARGE), the reserve's share lies within its bounds
+/// (RESERVE_SHARE_OUT_OF_BOUNDS), and it has no overrun that would take it past them (RESERVE_OVERRUN).
 pub fn check_envelopes(envelopes: &[NewEnvelope]) -> Result<(), Vec<Violation>> {
     let mut violations = Violations::default();
     let mut names = HashSet::new();
@@ -181,7 +185,8 @@ pub fn check_envelopes(envelopes: &[NewEnvelope]) -> Result<(), Vec<Violation>> 
         }
     }
     let total: i128 = envelopes.iter().map(|e| i128::from(e.planned)).sum();
-    if i64::try_from(total).is_err() {
+    let overrun: i128 = envelopes.iter().map(|e| i128::from(e.overrun_limit)).sum();
+    if i64::try_from(total + overrun).is_err() {
         violations.push(Violation::new("envelopes", "AMOUNT_TOO_LARGE", "must sum to less than 2^63 minor units"));
     }
     if let Some(index) = reserve {
@@ -190,6 +195,10 @@ pub fn check_envelopes(envelopes: &[NewEnvelope]) -> Result<(), Vec<Violation>> 
             let field = format!("envelopes[{index}].allocated");
             let rule = format!("the reserve must be {MIN_RESERVE_PERCENT} % to {MAX_RESERVE_PERCENT} % of the plan");
             violations.push(Violation::new(field, "RESERVE_SHARE_OUT_OF_BOUNDS", rule));
+        }
+        if envelopes[index].overrun_limit != 0 {
+            let field = format!("envelopes[{index}].overrun_limit");
+            violations.push(Violation::new(field, "RESERVE_OVERRUN", "must be zero for the strategic reserve"));
         }
     }
     violations.finish()
@@ -209,7 +218,7 @@ mod tests {
     use super::*;
 
     fn envelope(name: &str, class: ResourceClass, planned: i64) -> NewEnvelope {
-        NewEnvelope { class, display_name: name.to_owned(), planned }
+        NewEnvelope { class, display_name: name.to_owned(), planned, overrun_limit: 0 }
     }
 
     fn rules(envelopes: &[NewEnvelope]) -> Vec<String> {
@@ -254,6 +263,15 @@ mod tests {
             envelope("a", ResourceClass::StrategicReserve, i64::MAX),
         ]);
         assert_eq!(found, ["ENVELOPE_DUPLICATE", "ENVELOPE_DUPLICATE", "AMOUNT_TOO_LARGE", "RESERVE_SHARE_OUT_OF_BOUNDS"]);
+    }
+
+    #[test]
+    fn an_overrun_counts_towards_the_range_and_is_not_for_the_reserve() {
+        let with = |name: &str, class, planned, overrun_limit| NewEnvelope { overrun_limit, ..envelope(name, class, planned) };
+        assert!(rules(&[with("a", ResourceClass::Incentive, 5, i64::MAX - 5)]).is_empty());
+        assert_eq!(rules(&[with("a", ResourceClass::Incentive, 5, i64::MAX - 4)]), ["AMOUNT_TOO_LARGE"]);
+        let reserve = [with("a", ResourceClass::Incentive, 90, 7), with("r", ResourceClass::StrategicReserve, 10, 1)];
+        assert_eq!(rules(&reserve), ["RESERVE_OVERRUN"]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn ledger_posted(posted: &Posted) -> pb::LedgerPosted {
         purpose: posted.purpose.clone().unwrap_or_default(),
         kind: entry_kind(posted.entry.kind).into(),
         amount: Some(Money::new(posted.entry.amount, posted.currency).to_proto()),
+        reverses_entry_id: optional(posted.entry.reversal.map(|reversal| reversal.of)),
     }
 }
 
@@ -63,6 +64,9 @@ pub fn entry_kind(kind: EntryKind) -> pb::LedgerEntryKind {
         EntryKind::Spend => pb::LedgerEntryKind::Spend,
         EntryKind::Release => pb::LedgerEntryKind::Release,
         EntryKind::Expire => pb::LedgerEntryKind::Expire,
+        EntryKind::ReverseCommit => pb::LedgerEntryKind::ReverseCommit,
+        EntryKind::ReverseSpend => pb::LedgerEntryKind::ReverseSpend,
+        EntryKind::Refund => pb::LedgerEntryKind::Refund,
     }
 }
 

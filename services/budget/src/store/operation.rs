@@ -70,6 +70,7 @@ pub enum Answer {
     Reused,
     EnvelopeNotFound(EnvelopeId),
     ReservationNotFound(ReservationId),
+    EntryNotFound(EntryId),
 }
 
 /// An entry as it was written, with what its reservation is for.
@@ -82,12 +83,12 @@ pub struct Posted {
 }
 
 /// What was done: an answer for each operation, the entries of all, in order, and the reservations that have become wholly spent by
-/// it: with the last payment, or when what was left was given back.
+/// it, with the last payment or when what was left was given back, or are so no more, by a reversal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
     pub answers: Vec<Answer>,
     pub posted: Vec<Posted>,
-    pub wholly_spent: Vec<Reservation>,
+    pub spent_changed: Vec<Reservation>,
 }
 
 /// An operation to be kept, with what came of it.
@@ -127,6 +128,7 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
         envelopes: read::with_plans(conn, locked).await?,
         limits: Vec::new(),
         reservations: read::reservations(conn, &reservations).await?,
+        originals: read::originals(conn, commands().filter_map(Command::original)).await?,
     };
     let mut members: HashSet<MemberId> = books.reservations.values().filter_map(|r| r.member).collect();
     members.extend(commands().filter_map(|command| match command {
@@ -141,7 +143,7 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
     let now = clock::now(conn).await?;
 
     let before = books.clone();
-    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), wholly_spent: Vec::new() };
+    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), spent_changed: Vec::new() };
     let mut kept = Vec::with_capacity(operations.len());
     for operation in operations {
         if let Some(known) = known.get(&operation.unique()) {
@@ -163,6 +165,10 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
                 executed.answers.push(Answer::ReservationNotFound(id));
                 continue;
             }
+            Outcome::EntryNotFound(id) => {
+                executed.answers.push(Answer::EntryNotFound(id));
+                continue;
+            }
         };
         executed.answers.push(answer);
         if !expired_nothing {
@@ -171,9 +177,9 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
         }
     }
 
-    let finished =
-        |r: &&Reservation| r.is_wholly_spent() && !before.reservations.get(&r.id).is_some_and(Reservation::is_wholly_spent);
-    executed.wholly_spent = books.reservations.values().filter(finished).cloned().collect();
+    let was = |id: &ReservationId| before.reservations.get(id).is_some_and(Reservation::is_wholly_spent);
+    let changed = books.reservations.values().filter(|r| r.is_wholly_spent() != was(&r.id));
+    executed.spent_changed = changed.cloned().collect();
 
     write::operations(conn, &mut kept, now).await?;
     write::entries(conn, &executed.posted).await?;
@@ -198,6 +204,7 @@ fn entries(books: &Books, decision: &Decision, operation: &Operation, id: Operat
             operation: id,
             actor: operation.actor.clone(),
             entry_time: now,
+            reversal: posting.reversal,
         };
         Posted {
             entry,

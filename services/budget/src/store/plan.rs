@@ -63,6 +63,7 @@ struct EnvelopeRow {
     reserved: i64,
     committed: i64,
     spent: i64,
+    overrun_limit: i64,
 }
 
 impl TryFrom<EnvelopeRow> for Envelope {
@@ -77,6 +78,7 @@ impl TryFrom<EnvelopeRow> for Envelope {
             display_name: row.display_name,
             planned: row.planned,
             balances: Balances { allocated, reserved, committed, spent },
+            overrun_limit: row.overrun_limit,
         })
     }
 }
@@ -112,18 +114,21 @@ pub async fn insert(
             display_name: new.display_name.clone(),
             planned: new.planned,
             balances: Balances::default(),
+            overrun_limit: new.overrun_limit,
         })
         .collect();
     sqlx::query!(
-        "INSERT INTO envelope (envelope_id, plan_id, programme_id, ordinal, resource_class, display_name, planned)
-         SELECT e.id, $1, $2, (e.nr - 1)::integer, e.class, e.name, e.planned
-         FROM UNNEST($3::uuid[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY AS e (id, class, name, planned, nr)",
+        "INSERT INTO envelope (envelope_id, plan_id, programme_id, ordinal, resource_class, display_name, planned, overrun_limit)
+         SELECT e.id, $1, $2, (e.nr - 1)::integer, e.class, e.name, e.planned, e.overrun
+         FROM UNNEST($3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+              WITH ORDINALITY AS e (id, class, name, planned, overrun, nr)",
         id.0,
         programme.0,
         &envelopes.iter().map(|e| e.id.0).collect::<Vec<_>>(),
         &envelopes.iter().map(|e| e.class.as_str().to_owned()).collect::<Vec<_>>(),
         &envelopes.iter().map(|e| e.display_name.clone()).collect::<Vec<_>>(),
         &envelopes.iter().map(|e| e.planned).collect::<Vec<_>>(),
+        &envelopes.iter().map(|e| e.overrun_limit).collect::<Vec<_>>(),
     )
     .execute(conn)
     .await?;
@@ -225,7 +230,7 @@ pub async fn list(
 pub async fn envelopes(conn: &mut PgConnection, plans: &[PlanId]) -> Result<Vec<Envelope>, sqlx::Error> {
     let rows = sqlx::query_as!(
         EnvelopeRow,
-        "SELECT envelope_id, plan_id, resource_class, display_name, planned, allocated, reserved, committed, spent
+        "SELECT envelope_id, plan_id, resource_class, display_name, planned, allocated, reserved, committed, spent, overrun_limit
          FROM envelope
          WHERE plan_id = ANY ($1)
          ORDER BY plan_id, ordinal",

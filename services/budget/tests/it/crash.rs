@@ -49,13 +49,27 @@ struct Client {
 impl Client {
     fn commit_request(&self, reservation_id: &str) -> pb::CommitRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
-        pb::CommitRequest { programme_id, request_id: id(), reservation_id, amount: Some(fen(7)), release_rest: true }
+        pb::CommitRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: Some(fen(7)),
+            release_rest: true,
+            ..Default::default()
+        }
     }
 
     fn spend_request(&self, reservation_id: &str) -> pb::SpendRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
         let payment_reference = String::new();
-        pb::SpendRequest { programme_id, request_id: id(), reservation_id, amount: Some(fen(5)), payment_reference }
+        pb::SpendRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: Some(fen(5)),
+            payment_reference,
+            ..Default::default()
+        }
     }
 
     async fn run(self, middle: Arc<Barrier>) -> Story {

@@ -211,6 +211,21 @@ async fn the_last_of_the_reserve_goes_to_one_of_many_draws() {
 }
 
 #[tokio::test]
+async fn a_draw_whose_payment_was_a_mistake_is_not_spent_any_more() {
+    let world = World::new().await;
+    let draw = ask(&world, request(&world, 1_000).await).await.expect("taken");
+    let (of, held) = (draw.reserve_draw_id.as_str(), draw.reservation_id.as_str());
+    world.commit(held, None).await.expect("owed");
+    world.spend(held, None).await.expect("paid");
+    let paid = world.entry_of(held, pb::LedgerEntryKind::Spend).await;
+    world.reverse_with(world.reverse_request(&paid)).await.expect("owed again");
+    assert_eq!(get(&world, of).await.state(), State::Approved);
+    world.spend(held, None).await.expect("paid");
+    told(&world, of, &[State::Approved, State::Spent, State::Approved, State::Spent]).await;
+    world.verified().await;
+}
+
+#[tokio::test]
 async fn a_draw_is_spent_once_all_its_money_is_paid_or_given_back() {
     let world = World::new().await;
     let draw = ask(&world, request(&world, 1_000).await).await.expect("taken");

@@ -206,6 +206,7 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
             reservation_id: draw.reservation_id.clone(),
             amount: None,
             release_rest: false,
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), commit, request)?;
         let request = budget::SpendRequest {
@@ -214,6 +215,7 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
             reservation_id: draw.reservation_id.clone(),
             amount: None,
             payment_reference: "boost".to_owned(),
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), spend, request)?;
         let before = output.cost.clone().unwrap_or_default().marginal;

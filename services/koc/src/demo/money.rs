@@ -22,6 +22,7 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
                 resource_class: class.context("a class of the sample is not known")?.into(),
                 display_name: format!("{} {}", plan.quarter, envelope.class),
                 allocated: Some(stage.amount(&envelope.amount_cny)?),
+                ..Default::default()
             })
         })
         .collect();
@@ -97,6 +98,7 @@ pub async fn pay(stage: &Stage, plan: &Plan, done: &[Done]) -> anyhow::Result<()
             reservation_id: done.reservation_id.clone(),
             amount: None,
             payment_reference: format!("payrun-{}", plan.quarter),
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), spend, request)?;
         paid += 1;

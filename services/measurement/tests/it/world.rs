@@ -211,6 +211,7 @@ impl World {
             resource_class: class.into(),
             display_name: class.as_str_name().to_lowercase(),
             allocated: Some(yuan(units)),
+            ..Default::default()
         };
         let request = budget::CreatePlanRequest {
             programme_id: self.programme.clone(),

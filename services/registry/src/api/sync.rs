@@ -12,12 +12,11 @@ use koc_chassis::{
     auth::Caller,
     clock,
     context::{self, Current},
-    fault::{Violation, Violations},
+    fault::{self, Violation, Violations},
     gate::{Call, Gate},
     ids::ProgrammeId,
 };
 use koc_proto::{codec, google::rpc, koc::registry::v1 as pb, rules::Rules};
-use prost::Message;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -196,17 +195,13 @@ fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
 
 /// The status of a rejected row: that of a call with the same violations, whose details carry it as a message.
 fn status(violations: Vec<Violation>) -> rpc::Status {
-    let status = codec::invalid(IDENTITY.domain, violations);
-    rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
+    fault::to_rpc(&codec::invalid(IDENTITY.domain, violations))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message;
 
     #[test]
     fn a_row_reports_all_it_breaks_with_the_paths_of_its_fields() {

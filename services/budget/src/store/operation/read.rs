@@ -3,15 +3,16 @@
 use super::{Known, KnownOperations, MEMBER_LOCK, Operation};
 use crate::{
     domain::{
-        balances::{Balances, Parts},
+        balances::{Balances, EntryKind, Parts},
         books::{EnvelopeBook, Receipt},
         member_limit::LimitUse,
         period::Period,
         plan::{ResourceClass, Stage},
         refusal::Refusal,
         reservation::Reservation,
+        reversal::Original,
     },
-    ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
+    ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
     store::{corrupt, reservation::ReservationRow},
 };
 use sqlx::PgConnection;
@@ -27,6 +28,7 @@ pub(super) struct LockedEnvelope {
     reserved: i64,
     committed: i64,
     spent: i64,
+    overrun_limit: i64,
     sequence: i64,
 }
 
@@ -38,7 +40,7 @@ pub(super) async fn lock_envelopes(
 ) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
     sqlx::query_as!(
         LockedEnvelope,
-        "SELECT envelope_id, programme_id, plan_id, resource_class, allocated, reserved, committed, spent, sequence
+        "SELECT envelope_id, programme_id, plan_id, resource_class, allocated, reserved, committed, spent, overrun_limit, sequence
          FROM envelope
          WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
          ORDER BY envelope_id
@@ -72,6 +74,7 @@ pub(super) async fn with_plans(
             stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
             period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
             balances: Balances { allocated, reserved, committed, spent },
+            overrun_limit: envelope.overrun_limit,
             sequence: envelope.sequence,
         };
         books.insert(EnvelopeId(envelope.envelope_id), book);
@@ -139,6 +142,34 @@ pub(super) async fn lock_limits(
         });
     }
     Ok(limits)
+}
+
+/// Entries that are asked to be undone, and whether they were: read after the locks, under which alone an entry is undone.
+pub(super) async fn originals(
+    conn: &mut PgConnection,
+    entries: impl Iterator<Item = EntryId>,
+) -> Result<BTreeMap<EntryId, Original>, sqlx::Error> {
+    let ids: Vec<Uuid> = entries.map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT e.entry_id, e.reservation_id AS "reservation_id!", e.kind, e.amount,
+                  EXISTS (SELECT FROM ledger_entry AS r
+                          WHERE r.envelope_id = e.envelope_id AND r.reverses_entry_id = e.entry_id) AS "reversed!"
+           FROM ledger_entry AS e
+           WHERE e.entry_id = ANY ($1) AND e.reservation_id IS NOT NULL"#,
+        &ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let (reservation, kind) =
+            (ReservationId(row.reservation_id), EntryKind::parse(&row.kind).ok_or_else(|| corrupt("ledger_entry.kind"))?);
+        found.insert(EntryId(row.entry_id), Original { reservation, kind, amount: row.amount, reversed: row.reversed });
+    }
+    Ok(found)
 }
 
 /// What was kept of these operations before.

@@ -63,9 +63,10 @@ pub(super) async fn entries(conn: &mut PgConnection, posted: &[Posted]) -> Resul
     let entries = || posted.iter().map(|p| &p.entry);
     sqlx::query!(
         "INSERT INTO ledger_entry (entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount,
-                                   reservation_id, available_after, operation_id, actor, entry_time)
+                                   reservation_id, available_after, operation_id, actor, entry_time, reverses_entry_id,
+                                   reversal_reason)
          SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-                              $9::uuid[], $10::bigint[], $11::uuid[], $12::text[], $13::timestamptz[])",
+                              $9::uuid[], $10::bigint[], $11::uuid[], $12::text[], $13::timestamptz[], $14::uuid[], $15::text[])",
         &entries().map(|e| e.id.0).collect::<Vec<_>>(),
         &entries().map(|e| e.programme.0).collect::<Vec<_>>(),
         &entries().map(|e| e.envelope.0).collect::<Vec<_>>(),
@@ -79,6 +80,8 @@ pub(super) async fn entries(conn: &mut PgConnection, posted: &[Posted]) -> Resul
         &entries().map(|e| e.operation.0).collect::<Vec<_>>(),
         &entries().map(|e| e.actor.clone()).collect::<Vec<_>>(),
         &entries().map(|e| e.entry_time).collect::<Vec<_>>(),
+        &entries().map(|e| e.reversal.map(|r| r.of.0)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &entries().map(|e| e.reversal.map(|r| r.reason.as_str().to_owned())).collect::<Vec<_>>() as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -154,9 +157,9 @@ async fn update_reservations(conn: &mut PgConnection, changed: &[&Reservation]) 
     sqlx::query!(
         "UPDATE reservation AS r
          SET amount = c.amount, reserved = c.reserved, committed = c.committed, spent = c.spent, released = c.released,
-             recoverable = c.recoverable
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-              AS c (id, amount, reserved, committed, spent, released, recoverable)
+             recoverable = c.recoverable, expire_time = c.expire_time
+         FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[])
+              AS c (id, amount, reserved, committed, spent, released, recoverable, expire_time)
          WHERE r.reservation_id = c.id",
         &changed.iter().map(|r| r.id.0).collect::<Vec<_>>(),
         &changed.iter().map(|r| r.parts.amount()).collect::<Vec<_>>(),
@@ -165,6 +168,7 @@ async fn update_reservations(conn: &mut PgConnection, changed: &[&Reservation]) 
         &changed.iter().map(|r| r.parts.spent).collect::<Vec<_>>(),
         &changed.iter().map(|r| r.parts.released).collect::<Vec<_>>(),
         &changed.iter().map(|r| r.recoverable).collect::<Vec<_>>(),
+        &changed.iter().map(|r| r.expire_time).collect::<Vec<_>>(),
     )
     .execute(conn)
     .await?;
