@@ -1,7 +1,8 @@
 -- The budget's tables. Money: minor units of the programme's currency. Time: UTC, read through koc_now() alone.
 --
 -- Lock order of whatever moves money: envelopes by id, members (advisory, shared) by hash, member limits by key; what is decided upon is
--- read by later statements. A draw takes its output's advisory lock and its own row before, an activation its plan's row.
+-- read by later statements. A draw takes its output's advisory lock and its own row before; an activation its plan's row; what is done by an
+-- amendment the rows of its plans by id, then its own.
 
 -- What is remembered of the registry's programmes: their currency, which never changes.
 CREATE TABLE programme (
@@ -18,19 +19,30 @@ CREATE TABLE plan (
     period_end_time timestamptz NOT NULL,           -- first instant after the period
     state text NOT NULL CONSTRAINT plan_state CHECK (state IN ('DRAFT', 'SUBMITTED', 'APPROVED', 'ACTIVE', 'CLOSED')),
     automatic_draw_limit bigint CONSTRAINT plan_draw_limit CHECK (automatic_draw_limit >= 0), -- NULL: each draw needs a person
+    required_approvals integer NOT NULL CONSTRAINT plan_required_approvals CHECK (required_approvals BETWEEN 1 AND 2), -- of different people
+    approval_validity_us bigint NOT NULL,           -- microseconds: how long an approval is good for, and an amendment waits
+    min_reserve_percent integer NOT NULL,           -- bounds of the reserve's share
+    max_reserve_percent integer NOT NULL,
     submitted_by text,
-    approved_by text,
-    version bigint NOT NULL,                        -- rises with each change of state; the etag
+    approved_by text[] NOT NULL DEFAULT '{}',       -- in their order; emptied when it goes back to DRAFT
+    approve_times timestamptz[] NOT NULL DEFAULT '{}', -- of each of them
+    version bigint NOT NULL,                        -- rises with each change of it; the etag
     create_time timestamptz NOT NULL,
     CONSTRAINT plan_period CHECK (period_start_time < period_end_time),
+    CONSTRAINT plan_reserve_percent CHECK (0 <= min_reserve_percent AND min_reserve_percent <= max_reserve_percent AND max_reserve_percent <= 100),
     CONSTRAINT plan_submitter CHECK ((submitted_by IS NULL) = (state = 'DRAFT')),
-    CONSTRAINT plan_approver CHECK ((approved_by IS NULL) = (state IN ('DRAFT', 'SUBMITTED'))),
-    CONSTRAINT plan_two_people CHECK (approved_by <> submitted_by)
+    CONSTRAINT plan_approvers CHECK (
+        CASE state WHEN 'DRAFT' THEN cardinality(approved_by) = 0
+                   WHEN 'SUBMITTED' THEN cardinality(approved_by) < required_approvals
+                   ELSE cardinality(approved_by) = required_approvals END AND cardinality(approve_times) = cardinality(approved_by)),
+    CONSTRAINT plan_different_people CHECK (submitted_by <> ALL (approved_by) AND approved_by[1] <> ALL (approved_by[2:]))
 );
 CREATE INDEX plan_list ON plan (programme_id, plan_id);
 CREATE INDEX plan_active ON plan (programme_id, period_start_time) WHERE state = 'ACTIVE';
 
--- One hot row for each envelope: a projection of its ledger entries, and the judge of what is available.
+-- One hot row for each envelope: a projection of its ledger entries, and the judge of what is available. An envelope with children holds
+-- what its children do not: whatever is asked of it with them is a sum, so a reservation in a child touches the child's row alone, and
+-- that a parent never falls below the sum of its children is that what it holds itself is never below zero.
 CREATE TABLE envelope (
     envelope_id uuid CONSTRAINT envelope_pkey PRIMARY KEY,
     plan_id uuid NOT NULL CONSTRAINT envelope_plan REFERENCES plan,
@@ -39,7 +51,11 @@ CREATE TABLE envelope (
     resource_class text NOT NULL CONSTRAINT envelope_class
         CHECK (resource_class IN ('INCLUSIVE', 'INCENTIVE', 'EXCLUSIVE', 'STRATEGIC_RESERVE')),
     display_name text NOT NULL,
-    planned bigint NOT NULL CONSTRAINT envelope_planned CHECK (planned >= 0), -- what activation allocates
+    parent_id uuid CONSTRAINT envelope_parent REFERENCES envelope, -- of the same plan, with a lower ordinal; NULL for a part of the plan itself
+    region text,                                    -- ISO 3166-2; NULL for everywhere
+    resource_kind text,                             -- NULL for all kinds
+    has_children boolean NOT NULL DEFAULT false,    -- then it takes no reservations
+    planned bigint NOT NULL CONSTRAINT envelope_planned CHECK (planned >= 0), -- what activation allocates to it, without its children
     allocated bigint NOT NULL DEFAULT 0,
     reserved bigint NOT NULL DEFAULT 0,
     committed bigint NOT NULL DEFAULT 0,
@@ -49,7 +65,8 @@ CREATE TABLE envelope (
     CONSTRAINT envelope_ordinal UNIQUE (plan_id, ordinal),
     CONSTRAINT envelope_name UNIQUE (plan_id, display_name),
     CONSTRAINT envelope_balances CHECK (allocated >= 0 AND reserved >= 0 AND committed >= 0 AND spent >= 0),
-    CONSTRAINT envelope_available CHECK (allocated - reserved - committed - spent + overrun_limit >= 0)
+    CONSTRAINT envelope_available CHECK (allocated - reserved - committed - spent + overrun_limit >= 0),
+    CONSTRAINT envelope_parent_holds_nothing CHECK (NOT has_children OR reserved + committed + spent = 0)
 ) WITH (fillfactor = 50);                           -- room for updates that touch no index
 CREATE INDEX envelope_programme ON envelope (programme_id, envelope_id);
 
@@ -112,11 +129,12 @@ CREATE TABLE ledger_entry (
     envelope_id uuid NOT NULL,
     envelope_sequence bigint NOT NULL,              -- dense in the envelope, from 1
     kind text NOT NULL CONSTRAINT ledger_entry_kind
-        CHECK (kind IN ('ALLOCATE', 'RESERVE', 'COMMIT', 'SPEND', 'RELEASE', 'EXPIRE', 'REVERSE_COMMIT', 'REVERSE_SPEND', 'REFUND')),
+        CHECK (kind IN ('ALLOCATE', 'DEALLOCATE', 'RESERVE', 'COMMIT', 'SPEND', 'RELEASE', 'EXPIRE', 'REVERSE_COMMIT', 'REVERSE_SPEND',
+                        'REFUND')),
     credit_account text NOT NULL,                   -- where the amount comes from
     debit_account text NOT NULL,                    -- where it goes
     amount bigint NOT NULL CONSTRAINT ledger_entry_amount CHECK (amount > 0),
-    reservation_id uuid CONSTRAINT ledger_entry_reservation CHECK ((reservation_id IS NULL) = (kind = 'ALLOCATE')),
+    reservation_id uuid CONSTRAINT ledger_entry_reservation CHECK ((reservation_id IS NULL) = (kind IN ('ALLOCATE', 'DEALLOCATE'))),
     available_after bigint NOT NULL,                -- below zero when the overrun is used; the envelope's row judges how far
     operation_id uuid NOT NULL,                     -- what caused it
     actor text NOT NULL,
@@ -128,7 +146,8 @@ CREATE TABLE ledger_entry (
         AND (reverses_entry_id IS NULL) = (reversal_reason IS NULL)),
     CONSTRAINT ledger_entry_sequence UNIQUE (envelope_id, envelope_sequence),
     CONSTRAINT ledger_entry_accounts CHECK ((kind, credit_account, debit_account) IN (
-        ('ALLOCATE', 'FUNDING', 'AVAILABLE'), ('RESERVE', 'AVAILABLE', 'RESERVED'), ('COMMIT', 'RESERVED', 'COMMITTED'),
+        ('ALLOCATE', 'FUNDING', 'AVAILABLE'), ('DEALLOCATE', 'AVAILABLE', 'FUNDING'),
+        ('RESERVE', 'AVAILABLE', 'RESERVED'), ('COMMIT', 'RESERVED', 'COMMITTED'),
         ('SPEND', 'COMMITTED', 'SPENT'), ('RELEASE', 'RESERVED', 'AVAILABLE'), ('EXPIRE', 'RESERVED', 'AVAILABLE'),
         ('REVERSE_COMMIT', 'COMMITTED', 'RESERVED'), ('REVERSE_SPEND', 'SPENT', 'COMMITTED'), ('REFUND', 'SPENT', 'AVAILABLE')))
 );

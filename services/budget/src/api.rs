@@ -1,10 +1,13 @@
 //! The service's RPCs: decode, call, encode.
 
+mod amendment;
 mod convert;
+mod draft;
 mod error;
 mod ledger;
 mod member_limit;
 mod plan;
+mod plan_summary;
 mod reservation;
 mod reserve_draw;
 

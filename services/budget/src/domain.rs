@@ -11,7 +11,8 @@
 //! 4. A member limit's use is what the member's reservations in its plans hold, owe and have paid, and a reservation never
 //!    takes it past the limit.
 //! 5. All of these are the sums of the ledger's entries, whose sequence in each envelope is dense.
-//! 6. A refusal moves no money, and a refusal for money has asked > available, what is left of an overrun included.
+//! 6. What an envelope holds with its children is a sum: it is never less than theirs, and only envelopes without children hold reservations.
+//! 7. A refusal moves no money, and a refusal for money has asked > available, what is left of an overrun included.
 
 /// An enum whose values stand as text in the database.
 macro_rules! text_enum {
@@ -38,7 +39,13 @@ macro_rules! text_enum {
 pub mod balances;
 pub mod period;
 
+pub mod approval;
+pub mod envelope;
+pub mod pace;
 pub mod plan;
+pub mod resource_kind;
+
+pub mod amendment;
 pub mod reservation;
 pub mod reversal;
 

@@ -2,13 +2,15 @@
 
 use crate::{
     domain::{
+        amendment::{AmendmentStage, AmendmentStandstill},
+        approval::NotApproved,
         balances::Imbalance,
         period::Period,
-        plan::{Stage, Standstill},
+        plan::{ResourceClass, Stage, Standstill},
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{EntryId, EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{AmendmentId, EntryId, EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{fault::Violation, money::Currency};
@@ -47,6 +49,27 @@ pub enum Error {
     EtagMismatch(PlanId),
     #[error("who asked may not decide")]
     ApproverIsRequester,
+    #[error("the same person twice is one person")]
+    ApproverRepeated,
+    #[error("only who asked takes it back")]
+    NotTheRequester,
+    #[error("an approval of plan {plan} was good until {since}")]
+    ApprovalExpired { plan: PlanId, since: DateTime<Utc> },
+    #[error("amendment {0} does not exist")]
+    AmendmentNotFound(AmendmentId),
+    #[error("amendment {amendment} is {is:?}")]
+    AmendmentState { amendment: AmendmentId, is: AmendmentStage },
+    #[error("amendment {amendment} was made upon version {base}; its plan has {is}")]
+    AmendmentConflict { amendment: AmendmentId, base: i64, is: i64 },
+    #[error("envelope {0} has held reservations")]
+    EnvelopeHasReservations(EnvelopeId),
+    /// How many, or more than [`crate::domain::amendment::MAX_RELEASED`].
+    #[error("plan {plan} has {count} open reservations")]
+    OpenReservations { plan: PlanId, count: usize },
+    #[error("plan {plan} has no envelope that takes {class:?}")]
+    CarryOverTargetMissing { plan: PlanId, class: ResourceClass },
+    #[error("the reserve of plan {0} would not be within its bounds")]
+    ReserveShare(PlanId),
     /// Money did not move, by a rule; the figures are in the currency.
     #[error("refused: {refusal:?}")]
     Refused { refusal: Refusal, currency: Currency },
@@ -78,12 +101,31 @@ impl From<Violation> for Error {
     }
 }
 
+impl From<NotApproved> for Error {
+    fn from(why: NotApproved) -> Self {
+        match why {
+            NotApproved::ApproverIsRequester => Self::ApproverIsRequester,
+            NotApproved::ApproverRepeated => Self::ApproverRepeated,
+        }
+    }
+}
+
 impl Error {
     /// Why a plan stands still.
     pub fn of_plan(plan: PlanId, standstill: Standstill) -> Self {
         match standstill {
             Standstill::State { is, must_be } => Self::PlanState { plan, is, must_be },
-            Standstill::ApproverIsRequester => Self::ApproverIsRequester,
+            Standstill::NotApproved(why) => why.into(),
+            Standstill::ApprovalExpired { since } => Self::ApprovalExpired { plan, since },
+        }
+    }
+
+    /// Why an amendment stands still.
+    pub fn of_amendment(amendment: AmendmentId, standstill: AmendmentStandstill) -> Self {
+        match standstill {
+            AmendmentStandstill::State { is } => Self::AmendmentState { amendment, is },
+            AmendmentStandstill::NotApproved(why) => why.into(),
+            AmendmentStandstill::NotTheRequester => Self::NotTheRequester,
         }
     }
 

@@ -16,7 +16,10 @@ pub mod store;
 
 pub use config::Config;
 
-use crate::{error::Error, flow::lapse_draw};
+use crate::{
+    error::Error,
+    flow::{lapse_amendment, lapse_draw},
+};
 use koc_chassis::{
     feed::Feed,
     gate::Gate,
@@ -41,6 +44,8 @@ pub static SCHEMA: Schema =
 
 /// How often holds whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often envelopes' balances are noted, for those that have moved much.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
@@ -52,6 +57,10 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
     let db = service.db().clone();
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone()));
+
+    service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    let db = service.db().clone();
+    service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 
     let routes = routes(service.gate(), service.feed().clone(), currencies);
     service.serve(routes, metrics).await
@@ -70,6 +79,7 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
     }
     let api = api::Api { gate: gate.clone(), currencies };
     Routes::new(serving!(plan_service_server::PlanServiceServer, api.clone()))
+        .add_service(serving!(amendment_service_server::AmendmentServiceServer, api.clone()))
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
         .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))

@@ -1,5 +1,7 @@
 //! All SQL. Functions take the connection of the transaction that they are part of.
 
+pub mod amendment;
+pub mod envelope;
 pub mod ledger;
 pub mod member_limit;
 pub mod operation;

@@ -1,10 +1,14 @@
 //! What a caller is told of each error.
 
-use crate::{domain::refusal::Refusal, error::Error};
+use crate::{
+    domain::{amendment::MAX_RELEASED, refusal::Refusal},
+    error::Error,
+};
 use koc_chassis::{
     fault::{Fault, ServiceError},
     gate,
     money::{Currency, Money},
+    page,
 };
 
 impl ServiceError for Error {
@@ -32,6 +36,47 @@ impl ServiceError for Error {
                 Fault::conflict("ETAG_MISMATCH", "the plan was changed meanwhile; read it again").with("subject", id)
             }
             Self::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", "who asked may not decide; another person must"),
+            Self::ApproverRepeated => Fault::refused("APPROVER_REPEATED", "you have approved it; another person must too"),
+            Self::NotTheRequester => {
+                Fault::refused("NOT_THE_REQUESTER", "only who proposed it takes it back; others may reject it")
+            }
+            Self::ApprovalExpired { plan, since } => {
+                Fault::refused("APPROVAL_EXPIRED", "an approval has become too old; reopen the plan and have it approved again")
+                    .with("subject", plan)
+                    .with("since", since.to_rfc3339())
+            }
+            Self::AmendmentNotFound(id) => missing("AMENDMENT_NOT_FOUND", "amendment", id),
+            Self::AmendmentState { amendment, is } => {
+                Fault::refused("AMENDMENT_STATE", format!("the amendment is {}", is.as_str()))
+                    .with("subject", amendment)
+                    .with("state", is.as_str())
+            }
+            Self::AmendmentConflict { amendment, base, is } => {
+                Fault::refused("AMENDMENT_CONFLICT", "the plan was changed since it was proposed; propose it anew")
+                    .with("subject", amendment)
+                    .with("base_etag", page::etag(*base))
+                    .with("plan_etag", page::etag(*is))
+            }
+            Self::EnvelopeHasReservations(id) => {
+                let message = "the envelope has held reservations: it cannot be split any more";
+                Fault::refused("ENVELOPE_HAS_RESERVATIONS", message).with("subject", id)
+            }
+            Self::OpenReservations { plan, count } => {
+                let message = match *count > MAX_RELEASED {
+                    true => format!("more than {MAX_RELEASED} reservations hold something; release some first"),
+                    false => format!("{count} reservations hold something"),
+                };
+                Fault::refused("OPEN_RESERVATIONS", message).with("subject", plan).with("count", count)
+            }
+            Self::CarryOverTargetMissing { plan, class } => {
+                let message =
+                    format!("the plan to carry over into has no envelope that takes what is left of {}", class.as_str());
+                Fault::refused("CARRY_OVER_TARGET_MISSING", message).with("subject", plan).with("resource_class", class.as_str())
+            }
+            Self::ReserveShare(plan) => {
+                let message = "the reserve's share in the plan to carry over into would not lie within its policy's bounds";
+                Fault::refused("RESERVE_SHARE_OUT_OF_BOUNDS", message).with("subject", plan)
+            }
             Self::Refused { refusal, currency } => refused(refusal, *currency),
             Self::PeriodOverlaps(period) => {
                 let message = "the member has a limit for another period that overlaps this one";
@@ -117,6 +162,9 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
         Refusal::ReserveNeedsDraw { envelope } => {
             Fault::refused("RESERVE_NEEDS_DRAW", "the strategic reserve is drawn on with RequestReserveDraw alone")
                 .with("subject", envelope)
+        }
+        Refusal::EnvelopeHasChildren { envelope } => {
+            Fault::refused("ENVELOPE_HAS_CHILDREN", "only envelopes without children hold reservations").with("subject", envelope)
         }
         Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
             .with("subject", plan)

@@ -235,8 +235,8 @@ async fn reserve_of(work: &mut Work, named: Option<PlanId>, as_of: DateTime<Utc>
     if plan.state.stage() != Stage::Active {
         return Err(Error::PlanState { plan: plan.id, is: plan.state.stage(), must_be: Stage::Active });
     }
-    let envelopes = store::plan::envelopes(work.conn(), &[plan.id]).await?;
-    let reserve = envelopes.iter().find(|e| e.class == ResourceClass::StrategicReserve);
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
+    let reserve = envelopes.iter().find(|e| e.place.class == ResourceClass::StrategicReserve);
     let reserve = reserve.ok_or(Error::ReserveMissing(plan.id))?.id;
     Ok((plan, reserve))
 }

@@ -3,7 +3,7 @@
 text_enum! {
     /// The accounts of an envelope.
     Account {
-        /// Where allocations come from.
+        /// Where allocations come from, and what is taken back goes to.
         Funding = "FUNDING",
         Available = "AVAILABLE",
         Reserved = "RESERVED",
@@ -16,6 +16,7 @@ text_enum! {
     /// What an entry records.
     EntryKind {
         Allocate = "ALLOCATE",
+        Deallocate = "DEALLOCATE",
         Reserve = "RESERVE",
         Commit = "COMMIT",
         Spend = "SPEND",
@@ -35,7 +36,7 @@ impl EntryKind {
     pub fn credit(self) -> Account {
         match self {
             Self::Allocate => Account::Funding,
-            Self::Reserve => Account::Available,
+            Self::Reserve | Self::Deallocate => Account::Available,
             Self::Commit | Self::Release | Self::Expire => Account::Reserved,
             Self::Spend | Self::ReverseCommit => Account::Committed,
             Self::ReverseSpend | Self::Refund => Account::Spent,
@@ -46,6 +47,7 @@ impl EntryKind {
     pub fn debit(self) -> Account {
         match self {
             Self::Allocate | Self::Release | Self::Expire | Self::Refund => Account::Available,
+            Self::Deallocate => Account::Funding,
             Self::Reserve | Self::ReverseCommit => Account::Reserved,
             Self::Commit | Self::ReverseSpend => Account::Committed,
             Self::Spend => Account::Spent,
@@ -144,7 +146,7 @@ impl Parts {
         let mut after = *self;
         let fits = amount > 0
             && match kind {
-                EntryKind::Allocate => false,
+                EntryKind::Allocate | EntryKind::Deallocate => false,
                 // The whole must fit too: it grows with this alone.
                 EntryKind::Reserve => after.amount().checked_add(amount).is_some() && add(&mut after.reserved, amount),
                 EntryKind::Commit => add(&mut after.reserved, -amount) && add(&mut after.committed, amount),

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 pub enum Command {
     /// Puts a plan's money into an envelope.
     Allocate { envelope: EnvelopeId, amount: i64 },
+    /// Takes available money out of an envelope again.
+    Deallocate { envelope: EnvelopeId, amount: i64 },
     /// Holds money; the new reservation gets `reservation` as its id.
     Reserve {
         reservation: ReservationId,
@@ -47,7 +49,9 @@ impl Command {
     /// The envelope that it names itself.
     pub fn envelope(&self) -> Option<EnvelopeId> {
         match self {
-            Self::Allocate { envelope, .. } | Self::Reserve { envelope, .. } => Some(*envelope),
+            Self::Allocate { envelope, .. } | Self::Deallocate { envelope, .. } | Self::Reserve { envelope, .. } => {
+                Some(*envelope)
+            }
             _ => None,
         }
     }
@@ -55,7 +59,7 @@ impl Command {
     /// The reservation that it changes or makes.
     pub fn reservation(&self) -> Option<ReservationId> {
         match self {
-            Self::Allocate { .. } => None,
+            Self::Allocate { .. } | Self::Deallocate { .. } => None,
             Self::Reserve { reservation, .. }
             | Self::Commit { reservation, .. }
             | Self::Spend { reservation, .. }
@@ -122,6 +126,8 @@ pub struct EnvelopeBook {
     pub plan: PlanId,
     /// Whether it is its plan's strategic reserve.
     pub is_reserve: bool,
+    /// Then it takes no reservations.
+    pub has_children: bool,
     /// Of its plan.
     pub stage: Stage,
     /// Of its plan.
@@ -197,6 +203,7 @@ impl Posted<'_> {
         }
         let refused = match command {
             Command::Allocate { amount, .. } => self.post(EntryKind::Allocate, envelope, None, *amount).map(|()| None)?,
+            Command::Deallocate { amount, .. } => self.deallocate(envelope, *amount)?,
             Command::Reserve { .. } => self.reserve(programme, envelope, command, now)?,
             Command::Commit { reservation, amount, release_rest } => {
                 self.expire(*reservation, now)?;
@@ -232,6 +239,15 @@ impl Posted<'_> {
         })
     }
 
+    fn deallocate(&mut self, envelope: EnvelopeId, asked: i64) -> Result<Option<Refusal>, Imbalance> {
+        let available = self.available(envelope);
+        if asked > available {
+            return Ok(Some(Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left: 0 }));
+        }
+        self.post(EntryKind::Deallocate, envelope, None, asked)?;
+        Ok(None)
+    }
+
     fn reserve(
         &mut self,
         programme: ProgrammeId,
@@ -243,7 +259,11 @@ impl Posted<'_> {
         if let Some(refusal) = self.closed(envelope) {
             return Ok(Some(refusal));
         }
-        if self.books.envelopes[&envelope].is_reserve && !purpose.starts_with(reserve_draw::PURPOSE) {
+        let book = &self.books.envelopes[&envelope];
+        if book.has_children {
+            return Ok(Some(Refusal::EnvelopeHasChildren { envelope }));
+        }
+        if book.is_reserve && !purpose.starts_with(reserve_draw::PURPOSE) {
             return Ok(Some(Refusal::ReserveNeedsDraw { envelope }));
         }
         if let Some(refusal) = self.short_of(envelope, *member, *amount) {

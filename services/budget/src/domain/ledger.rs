@@ -93,7 +93,8 @@ pub(super) mod tests {
             credit: kind.credit(),
             debit: kind.debit(),
             amount,
-            reservation: (kind != EntryKind::Allocate).then_some(ReservationId(Uuid::from_u128(3))),
+            reservation: (![EntryKind::Allocate, EntryKind::Deallocate].contains(&kind))
+                .then_some(ReservationId(Uuid::from_u128(3))),
             available_after,
             operation: OperationId(Uuid::from_u128(4)),
             actor: "lin".into(),

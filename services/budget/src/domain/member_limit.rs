@@ -34,7 +34,12 @@ impl LimitUse {
         let change = match kind {
             EntryKind::Reserve => amount,
             EntryKind::Release | EntryKind::Expire | EntryKind::Refund => -amount,
-            EntryKind::Allocate | EntryKind::Commit | EntryKind::Spend | EntryKind::ReverseCommit | EntryKind::ReverseSpend => 0,
+            EntryKind::Allocate
+            | EntryKind::Deallocate
+            | EntryKind::Commit
+            | EntryKind::Spend
+            | EntryKind::ReverseCommit
+            | EntryKind::ReverseSpend => 0,
         };
         match self.used.checked_add(change).filter(|used| *used >= 0) {
             Some(used) => self.used = used,

@@ -21,6 +21,8 @@ pub enum Refusal {
     EntryReversed { entry: EntryId },
     /// The strategic reserve gives money to approved draws alone.
     ReserveNeedsDraw { envelope: EnvelopeId },
+    /// Only envelopes without children hold reservations.
+    EnvelopeHasChildren { envelope: EnvelopeId },
     /// The envelope's plan does not take reservations.
     PlanState { plan: PlanId, state: String },
 }

@@ -1,7 +1,9 @@
 //! Reading the ledger, its chain, and its verification. Entries are written by [`super::operation`] alone.
 
+mod past;
 mod verify;
 
+pub use past::{add_checkpoints, balances_at, members_at};
 pub use verify::{Report, verify};
 
 use super::corrupt;

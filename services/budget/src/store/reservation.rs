@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{balances::Parts, reservation::Reservation},
-    ids::{EnvelopeId, MemberId, ProgrammeId, ReservationId},
+    ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -126,6 +126,24 @@ pub async fn due(conn: &mut PgConnection, size: i64) -> Result<Vec<(ProgrammeId,
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (ProgrammeId(row.programme_id), ReservationId(row.reservation_id))).collect())
+}
+
+/// Reservations of a plan's locked envelopes that hold something, at most so many. By member: whoever releases them locks the
+/// members' limits in that order.
+pub async fn open_in(conn: &mut PgConnection, plan: PlanId, size: i64) -> Result<Vec<ReservationId>, sqlx::Error> {
+    let rows = sqlx::query_scalar!(
+        "SELECT r.reservation_id
+         FROM envelope AS e
+         JOIN reservation AS r ON r.envelope_id = e.envelope_id
+         WHERE e.plan_id = $1 AND e.reserved > 0 AND r.reserved > 0
+         ORDER BY r.member_id, r.reservation_id
+         LIMIT $2",
+        plan.0,
+        size,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(ReservationId).collect())
 }
 
 /// Makes this transaction the only one that sweeps; false when another does.

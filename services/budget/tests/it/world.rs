@@ -70,12 +70,8 @@ pub async fn start_budget(address: SocketAddr, database: ServiceDatabase, regist
 }
 
 pub fn new_envelope(class: pb::ResourceClass, name: &str, allocated: i64) -> pb::NewEnvelope {
-    pb::NewEnvelope {
-        resource_class: class.into(),
-        display_name: name.into(),
-        allocated: Some(fen(allocated)),
-        overrun_limit: None,
-    }
+    let allocated = Some(fen(allocated));
+    pb::NewEnvelope { resource_class: class.into(), display_name: name.into(), allocated, ..Default::default() }
 }
 
 impl World {
@@ -141,6 +137,7 @@ impl World {
                 new_envelope(pb::ResourceClass::StrategicReserve, "reserve", RESERVE),
             ],
             automatic_draw_limit: Some(fen(DRAW_LIMIT)),
+            policy: None,
         }
     }
 
@@ -305,8 +302,13 @@ impl World {
         Ok(self.reservations().get_reservation(request).await?.into_inner().reservation.unwrap_or_default())
     }
 
+    pub fn summary_request(&self, plan_id: &str) -> pb::GetPlanSummaryRequest {
+        let (programme_id, plan_id) = (self.programme.clone(), plan_id.to_owned());
+        pb::GetPlanSummaryRequest { programme_id, plan_id, as_of_time: None }
+    }
+
     pub async fn summary(&self) -> pb::GetPlanSummaryResponse {
-        let request = pb::GetPlanSummaryRequest { programme_id: self.programme.clone(), plan_id: self.plan.clone() };
+        let request = self.summary_request(&self.plan);
         self.plans("planner").get_plan_summary(request).await.expect("a summary").into_inner()
     }
 

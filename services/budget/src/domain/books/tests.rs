@@ -28,6 +28,7 @@ fn books(allocated: &[i64], limits: &[i64]) -> Books {
         programme: PROGRAMME,
         plan: PlanId(Uuid::from_u128(50)),
         is_reserve: false,
+        has_children: false,
         stage: Stage::Active,
         period,
         balances: Balances { allocated: *allocated, ..Balances::default() },
@@ -216,6 +217,26 @@ fn an_expired_hold_is_not_reserved_again_once_the_plan_is_closed() {
         );
     }
     done(&mut books, &Command::Spend { reservation: reservation(0), amount: None }, 12);
+}
+
+#[test]
+fn an_envelope_with_children_takes_no_reservations() {
+    let mut books = books(&[1_000], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").has_children = true;
+    assert_eq!(refused(&mut books, &reserve(0, 1), 0), Refusal::EnvelopeHasChildren { envelope: envelope(0) });
+}
+
+#[test]
+fn only_what_is_available_is_taken_out_of_an_envelope() {
+    let mut books = books(&[1_000], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").overrun_limit = 50;
+    done(&mut books, &reserve(0, 400), 0);
+    let take = |amount| Command::Deallocate { envelope: envelope(0), amount };
+    // What may be overrun is not there to be taken.
+    let short = Refusal::EnvelopeExhausted { envelope: envelope(0), asked: 601, available: 600, overrun_left: 0 };
+    assert_eq!(refused(&mut books, &take(601), 1), short);
+    assert_eq!(done(&mut books, &take(600), 1).available, 0);
+    assert_eq!(books.envelopes[&envelope(0)].balances, Balances { allocated: 400, reserved: 400, ..Balances::default() });
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(super) struct LockedEnvelope {
     programme_id: Uuid,
     plan_id: Uuid,
     resource_class: String,
+    has_children: bool,
     allocated: i64,
     reserved: i64,
     committed: i64,
@@ -40,7 +41,8 @@ pub(super) async fn lock_envelopes(
 ) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
     sqlx::query_as!(
         LockedEnvelope,
-        "SELECT envelope_id, programme_id, plan_id, resource_class, allocated, reserved, committed, spent, overrun_limit, sequence
+        "SELECT envelope_id, programme_id, plan_id, resource_class, has_children, allocated, reserved, committed, spent, overrun_limit,
+                sequence
          FROM envelope
          WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
          ORDER BY envelope_id
@@ -71,6 +73,7 @@ pub(super) async fn with_plans(
             programme: ProgrammeId(envelope.programme_id),
             plan: PlanId(envelope.plan_id),
             is_reserve: envelope.resource_class == ResourceClass::StrategicReserve.as_str(),
+            has_children: envelope.has_children,
             stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
             period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
             balances: Balances { allocated, reserved, committed, spent },

@@ -178,6 +178,7 @@ proptest! {
                             prop_assert!(command.original().is_some());
                         }
                         Refusal::PlanState { .. } => prop_assert!(false, "the plan is active"),
+                        Refusal::EnvelopeHasChildren { .. } => prop_assert!(false, "no envelope has children"),
                         Refusal::ReserveNeedsDraw { .. } => prop_assert!(false, "no envelope is the reserve"),
                     }
                     prop_assert!(decision.postings.iter().all(|p| p.kind == EntryKind::Expire), "a refusal moves no money");
