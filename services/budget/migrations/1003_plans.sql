@@ -42,6 +42,8 @@ CREATE TABLE amendment_line (
     before bigint NOT NULL,                         -- what it holds with its children
     after bigint NOT NULL,
     own_change bigint NOT NULL,                     -- what is put into it itself, or taken out of it when below zero
+    overrun_before bigint NOT NULL,                 -- how far its available may fall below zero
+    overrun_after bigint NOT NULL,
     is_new boolean NOT NULL,
     parent_id uuid,                                 -- of a new one
     region text,

@@ -5,7 +5,7 @@ use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, AmendmentState, Closing, Line, OpenReservations, diff},
         envelope::{Envelope, MAX_ENVELOPES, NewEnvelope, Tree},
-        plan::Plan,
+        plan::{Plan, Stage},
         reserve_draw::{Decided, POLICY},
     },
     error::Error,
@@ -60,6 +60,7 @@ impl pb::amendment_service_server::AmendmentService for Api {
             .mutate_after(request, prepare, |work, request, (id, currency, change): (PlanId, Currency, Change)| {
                 Box::pin(async move {
                     let plans = locked(work, id, None, &request.etag).await?;
+                    plans.must_take(AmendmentKind::Change)?;
                     let amendment = propose_change(work, &plans.plan, &change, request.reason, currency).await?;
                     Ok(pb::ProposeAmendmentResponse { amendment: Some(convert::amendment(&amendment, currency)) })
                 })
@@ -80,6 +81,7 @@ impl pb::amendment_service_server::AmendmentService for Api {
             .mutate_after(request, prepare, |work, request, (id, currency, transfer): (PlanId, Currency, Transfer)| {
                 Box::pin(async move {
                     let plans = locked(work, id, None, &request.etag).await?;
+                    plans.must_take(AmendmentKind::Transfer)?;
                     let amendment = propose_transfer(work, &plans.plan, transfer, request.reason, currency).await?;
                     Ok(pb::TransferBetweenEnvelopesResponse { amendment: Some(convert::amendment(&amendment, currency)) })
                 })
@@ -264,14 +266,10 @@ fn closing(request: &pb::ClosePlanRequest, plan: PlanId) -> Result<Closing, Viol
     Ok(Closing { open, carry_over })
 }
 
-/// Active plans, locked: one with the etag, and one that is carried over into.
+/// Plans, locked: one with the etag, and one that is carried over into.
 async fn locked(work: &mut Work, id: PlanId, carry_over: Option<PlanId>, etag: &str) -> Result<Plans, Error> {
     let plans = lock(work, id, carry_over).await?;
-    if !page::etag_matches(etag, plans.plan.version) {
-        return Err(Error::EtagMismatch(id));
-    }
-    plans.must_be_active()?;
-    Ok(plans)
+    if page::etag_matches(etag, plans.plan.version) { Ok(plans) } else { Err(Error::EtagMismatch(id)) }
 }
 
 async fn lock(work: &mut Work, id: PlanId, carry_over: Option<PlanId>) -> Result<Plans, Error> {
@@ -353,8 +351,13 @@ async fn close(
     reason: String,
     currency: Currency,
 ) -> Result<Amendment, Error> {
+    plans.must_take(AmendmentKind::Close)?;
     let found = survey(work, plans, closing).await?;
     let moves_money = found.moves_money();
+    if !moves_money {
+        // There is nothing to close a closed plan for.
+        plans.plan.state.must_be(Stage::Active).map_err(|why| Error::of_plan(plans.plan.id, why))?;
+    }
     let mut amendment = new(work, &plans.plan, AmendmentKind::Close, found.lines, reason).await?;
     (amendment.total_before, amendment.total_after) = (found.total_before, found.total_after);
     amendment.closing = Some(closing);
@@ -445,7 +448,7 @@ async fn approve(work: &mut Work, id: AmendmentId, reason: String, currency: Cur
     let mut amendment = found(work, id).await?;
     let (actor, now) = (work.actor().to_owned(), work.now().await?);
     let enough = amendment.approve(&actor, &plans.plan.policy, now).map_err(|why| Error::of_amendment(id, why))?;
-    plans.must_be_active()?;
+    plans.must_take(amendment.kind)?;
     if plans.plan.version != amendment.base_version {
         return Err(Error::AmendmentConflict { amendment: id, base: amendment.base_version, is: plans.plan.version });
     }

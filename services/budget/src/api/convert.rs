@@ -152,6 +152,8 @@ fn amendment_line(line: &Line, currency: Currency) -> pb::AmendmentLine {
         before: money(line.before, currency),
         after: money(line.after, currency),
         is_new: line.is_new,
+        overrun_limit_before: money(line.overrun_before, currency),
+        overrun_limit_after: money(line.overrun_after, currency),
     }
 }
 

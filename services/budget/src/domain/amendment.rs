@@ -61,6 +61,9 @@ pub struct Line {
     pub after: i64,
     /// What is put into it itself, or taken out of it when below zero.
     pub own_change: i64,
+    /// How far available may fall below zero.
+    pub overrun_before: i64,
+    pub overrun_after: i64,
     pub is_new: bool,
 }
 
@@ -80,9 +83,12 @@ pub fn diff(plan: PlanId, before: &Tree, after: &Tree) -> Vec<Line> {
             after: branch.total,
             // Both trees were checked: neither amount is below zero.
             own_change: i64::try_from(own_change).unwrap_or(0),
+            overrun_before: was.map_or(0, |was| was.overrun_limit),
+            overrun_after: branch.overrun_limit,
             is_new: was.is_none(),
         };
-        if line.is_new || line.before != line.after || line.own_change != 0 {
+        let moves = line.before != line.after || line.own_change != 0;
+        if line.is_new || moves || line.overrun_before != line.overrun_after {
             lines.push(line);
         }
     }

@@ -148,9 +148,12 @@ impl PlanState {
         }
     }
 
+    /// A closed plan may be closed again, for what has come back to it since.
     pub fn close(self) -> Result<Self, Standstill> {
         match self {
-            Self::Active { submitted_by, approvals } => Ok(Self::Closed { submitted_by, approvals }),
+            Self::Active { submitted_by, approvals } | Self::Closed { submitted_by, approvals } => {
+                Ok(Self::Closed { submitted_by, approvals })
+            }
             other => Err(other.not(Stage::Active)),
         }
     }
@@ -222,7 +225,8 @@ mod tests {
         assert_eq!((plan.stage(), plan.submitted_by(), plan.approved_by()), (Stage::Active, Some("lin"), Some("wei")));
         let again = plan.clone().activate(&policy, at(2));
         assert_eq!(again, Err(Standstill::State { is: Stage::Active, must_be: Stage::Approved }));
-        assert_eq!(plan.close().map(|plan| plan.stage()), Ok(Stage::Closed));
+        let closed = plan.close().expect("active");
+        assert_eq!((closed.stage(), closed.clone().close()), (Stage::Closed, Ok(closed)));
     }
 
     #[test]

@@ -33,9 +33,10 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// Checks that both take changes now.
-    pub fn must_be_active(&self) -> Result<(), Error> {
-        for plan in std::iter::once(&self.plan).chain(&self.carry_over) {
+    /// Checks that they take changes of this kind now: both are active, and the first may be closed when it is to be closed again.
+    pub fn must_take(&self, kind: AmendmentKind) -> Result<(), Error> {
+        let again = kind == AmendmentKind::Close && self.plan.state.stage() == Stage::Closed;
+        for plan in (!again).then_some(&self.plan).into_iter().chain(&self.carry_over) {
             plan.state.must_be(Stage::Active).map_err(|why| Error::of_plan(plan.id, why))?;
         }
         Ok(())
@@ -44,7 +45,7 @@ impl Plans {
 
 /// Does what the amendment says. Refused, it is to be rolled back.
 pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans, currency: Currency) -> Result<(), Error> {
-    plans.must_be_active()?;
+    plans.must_take(amendment.kind)?;
     let commands = match amendment.closing {
         Some(closing) => {
             let found = survey(work, plans, closing).await?;

@@ -114,12 +114,13 @@ pub async fn insert(conn: &mut PgConnection, amendment: &Amendment) -> Result<()
 async fn insert_lines(conn: &mut PgConnection, id: AmendmentId, lines: &[Line]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO amendment_line (amendment_id, ordinal, envelope_id, plan_id, display_name, resource_class, before, after, own_change,
-                                     is_new, parent_id, region, resource_kind)
-         SELECT $1, (l.nr - 1)::integer, l.envelope, l.plan, l.name, l.class, l.before, l.after, l.own_change, l.is_new, l.parent, l.region,
-                l.kind
-         FROM UNNEST($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::boolean[], $10::uuid[],
-                     $11::text[], $12::text[])
-              WITH ORDINALITY AS l (envelope, plan, name, class, before, after, own_change, is_new, parent, region, kind, nr)",
+                                     overrun_before, overrun_after, is_new, parent_id, region, resource_kind)
+         SELECT $1, (l.nr - 1)::integer, l.envelope, l.plan, l.name, l.class, l.before, l.after, l.own_change, l.overrun_before,
+                l.overrun_after, l.is_new, l.parent, l.region, l.kind
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+                     $10::bigint[], $11::boolean[], $12::uuid[], $13::text[], $14::text[])
+              WITH ORDINALITY AS l (envelope, plan, name, class, before, after, own_change, overrun_before, overrun_after, is_new, parent, region,
+                                    kind, nr)",
         id.0,
         &lines.iter().map(|l| l.envelope.0).collect::<Vec<_>>(),
         &lines.iter().map(|l| l.plan.0).collect::<Vec<_>>(),
@@ -128,6 +129,8 @@ async fn insert_lines(conn: &mut PgConnection, id: AmendmentId, lines: &[Line]) 
         &lines.iter().map(|l| l.before).collect::<Vec<_>>(),
         &lines.iter().map(|l| l.after).collect::<Vec<_>>(),
         &lines.iter().map(|l| l.own_change).collect::<Vec<_>>(),
+        &lines.iter().map(|l| l.overrun_before).collect::<Vec<_>>(),
+        &lines.iter().map(|l| l.overrun_after).collect::<Vec<_>>(),
         &lines.iter().map(|l| l.is_new).collect::<Vec<_>>(),
         &lines.iter().map(|l| l.place.parent.map(|p| p.0)).collect::<Vec<_>>() as &[Option<Uuid>],
         &lines.iter().map(|l| l.place.region.clone()).collect::<Vec<_>>() as &[Option<String>],
@@ -245,7 +248,8 @@ async fn list_where(
 
 async fn lines(conn: &mut PgConnection, id: AmendmentId) -> Result<Vec<Line>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT envelope_id, plan_id, display_name, resource_class, before, after, own_change, is_new, parent_id, region, resource_kind
+        "SELECT envelope_id, plan_id, display_name, resource_class, before, after, own_change, overrun_before, overrun_after, is_new,
+                parent_id, region, resource_kind
          FROM amendment_line
          WHERE amendment_id = $1
          ORDER BY ordinal",
@@ -263,6 +267,8 @@ async fn lines(conn: &mut PgConnection, id: AmendmentId) -> Result<Vec<Line>, sq
             before: row.before,
             after: row.after,
             own_change: row.own_change,
+            overrun_before: row.overrun_before,
+            overrun_after: row.overrun_after,
             is_new: row.is_new,
         });
     }

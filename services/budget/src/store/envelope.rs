@@ -106,6 +106,21 @@ pub async fn insert(
     Ok(())
 }
 
+/// Writes how far the available of locked envelopes may fall below zero.
+pub async fn set_overruns(conn: &mut PgConnection, limits: &[(EnvelopeId, i64)]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE envelope AS e
+         SET overrun_limit = c.overrun
+         FROM UNNEST($1::uuid[], $2::bigint[]) AS c (id, overrun)
+         WHERE e.envelope_id = c.id",
+        &limits.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &limits.iter().map(|(_, limit)| *limit).collect::<Vec<_>>(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Removes the envelopes of a locked draft, for others to take their place.
 pub async fn clear(conn: &mut PgConnection, plan: PlanId) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM envelope WHERE plan_id = $1", plan.0).execute(conn).await?;

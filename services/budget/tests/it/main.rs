@@ -1,9 +1,12 @@
 //! The budget service on a real database, over real gRPC, beside a real registry.
 
+mod planner;
 mod world;
 
 mod afterwards;
+mod amendment;
 mod batch;
+mod closing;
 mod concurrency;
 mod crash;
 mod door;
@@ -12,8 +15,12 @@ mod ledger;
 mod member_limit;
 mod overrun;
 mod plan;
+mod plan_policy;
+mod plan_property;
 mod property;
 mod reservation;
 mod reserve_draw;
 mod retry;
+mod summary;
+mod tree;
 mod validate_only;
