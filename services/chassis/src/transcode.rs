@@ -127,7 +127,7 @@ impl Shared {
         }
         if let Some(seconds) = parts.headers.remove(TIMEOUT_HEADER) {
             let timeout = grpc_timeout(&seconds).ok_or_else(|| {
-                let message = format!("the header {TIMEOUT_HEADER} is not a time in seconds, e.g. 2.5");
+                let message = format!("the header {TIMEOUT_HEADER} is not a time in seconds, 0.001 or more");
                 self.refuse(StatusCode::BAD_REQUEST, Fault::malformed("TIMEOUT_INVALID", message))
             })?;
             parts.headers.insert("grpc-timeout", timeout);
@@ -226,6 +226,9 @@ fn grpc_timeout(seconds: &HeaderValue) -> Option<HeaderValue> {
     const MOST_MILLIS: u128 = 99_999_999;
     let seconds: f64 = seconds.to_str().ok()?.parse().ok()?;
     let millis = Duration::try_from_secs_f64(seconds).ok()?.as_millis().min(MOST_MILLIS);
+    if millis == 0 {
+        return None;
+    }
     HeaderValue::from_str(&format!("{millis}m")).ok()
 }
 
@@ -237,9 +240,9 @@ mod tests {
     fn seconds_become_a_grpc_timeout() {
         let timeout = |text| grpc_timeout(&HeaderValue::from_static(text)).map(|v| v.to_str().expect("text").to_owned());
         assert_eq!(timeout("2.5").as_deref(), Some("2500m"));
-        assert_eq!(timeout("0").as_deref(), Some("0m"));
+        assert_eq!(timeout("0.001").as_deref(), Some("1m"));
         assert_eq!(timeout("1e9").as_deref(), Some("99999999m"));
-        for bad in ["", "soon", "-1", "NaN", "inf", "5s"] {
+        for bad in ["", "soon", "-1", "0", "0.0009", "NaN", "inf", "5s"] {
             assert_eq!(timeout(bad), None, "{bad}");
         }
     }

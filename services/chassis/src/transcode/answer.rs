@@ -63,11 +63,12 @@ impl Reply {
 
     /// An error.
     pub fn failed(code: StatusCode, status: &Status) -> Self {
+        let details = details(status);
         let error = json!({"error": {
             "code": code.as_u16(),
-            "message": status.message(),
+            "message": message(status.message(), &details),
             "status": names(status.code()).1,
-            "details": details(status),
+            "details": details,
         }});
         let mut reply = Self::json(code, error.to_string().into());
         if let Some(wait) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
@@ -182,6 +183,15 @@ fn details(status: &Status) -> Json {
     let mut details = standard.map_or_else(|| json!([]), |mut standard| standard["details"].take());
     spell_violations(&mut details);
     details
+}
+
+/// A message that begins with the name of the one bad field begins with it as JSON spells it.
+fn message(message: &str, details: &Json) -> String {
+    let named = message.split_once(": ").filter(|(field, _)| {
+        let violations = details.as_array().into_iter().flatten().map(|detail| &detail["fieldViolations"][0]["field"]);
+        violations.into_iter().any(|told| *told == in_json(field))
+    });
+    named.map_or_else(|| message.to_owned(), |(field, rest)| format!("{}: {rest}", in_json(field)))
 }
 
 /// Spells the fields of all violations in an answer as JSON does. Those that were found in the JSON itself are spelt so already.

@@ -94,7 +94,7 @@ pub fn document(identity: &Identity, routes: &Routes) -> Json {
                     "name": super::TIMEOUT_HEADER,
                     "in": "header",
                     "description": "How long the caller waits, in seconds, 60 at most; without it 15.",
-                    "schema": {"type": "number", "minimum": 0},
+                    "schema": {"type": "number", "minimum": 0.001},
                 },
             },
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},

@@ -194,6 +194,7 @@ async fn a_body_longer_than_a_message_may_be_is_not_read() {
     let error = mini.running.http().send(Method::POST, PROGRAMMES, &[JSON], longest.into_bytes()).await;
     let error = error.refused(400, "INVALID_ARGUMENT", "FIELD_VIOLATIONS");
     assert_eq!(violations(&error), pairs(&[("displayName", "string.max_len")]));
+    assert!(error["message"].as_str().is_some_and(|message| message.starts_with("displayName: ")), "{error}");
 }
 
 #[tokio::test]
