@@ -1,7 +1,8 @@
-//! A real service in the test's own process: on a database of its own, over real gRPC.
+//! A real service in the test's own process: on a database of its own, over real gRPC and HTTP.
 
 use crate::{
     database::{self, TestDatabase},
+    http::Http,
     token, wait,
 };
 use koc_chassis::{
@@ -153,6 +154,18 @@ impl Running {
     pub fn channel_with(&self, token: Option<String>, actor: Option<String>) -> TestChannel {
         let channel = Endpoint::from_shared(self.url.clone()).expect("an address of ours").connect_lazy();
         InterceptedService::new(channel, Bearer { token, actor })
+    }
+
+    /// A client for HTTP/JSON with this token, or none.
+    #[must_use]
+    pub fn http_with(&self, token: Option<String>) -> Http {
+        Http::new(Endpoint::from_shared(self.url.clone()).expect("an address of ours").connect_lazy(), token)
+    }
+
+    /// A client for HTTP/JSON that may do everything, acting as `tester`.
+    #[must_use]
+    pub fn http(&self) -> Http {
+        self.http_with(Some(token::all("tester")))
     }
 
     /// Moves the service's clock.

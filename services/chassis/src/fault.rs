@@ -78,6 +78,21 @@ impl Fault {
         Self { violations, ..Self::of(Code::InvalidArgument, "FIELD_VIOLATIONS", message, false) }
     }
 
+    /// The request cannot be read: INVALID_ARGUMENT.
+    pub fn malformed(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::InvalidArgument, reason, message, false)
+    }
+
+    /// The message is longer than the service reads: OUT_OF_RANGE, as tonic says it.
+    pub fn too_large(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::OutOfRange, reason, message, false)
+    }
+
+    /// The thing is there, and cannot be asked for in this way: UNIMPLEMENTED.
+    pub fn unsupported(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::Unimplemented, reason, message, false)
+    }
+
     /// For a passing reason: UNAVAILABLE with a time to wait.
     pub fn unavailable(reason: &str, message: impl Into<String>) -> Self {
         Self { retry_after: Some(RETRY_AFTER), ..Self::of(Code::Unavailable, reason, message, false) }

@@ -1,4 +1,4 @@
-//! The budget service on a real database, over real gRPC, beside a real registry.
+//! The budget service on a real database, over real gRPC and HTTP, beside a real registry.
 
 mod planner;
 mod world;
@@ -11,6 +11,7 @@ mod concurrency;
 mod crash;
 mod door;
 mod feed;
+mod http;
 mod ledger;
 mod member_limit;
 mod overrun;

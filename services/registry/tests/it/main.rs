@@ -1,10 +1,11 @@
-//! The registry on a real database, over real gRPC.
+//! The registry on a real database, over real gRPC and HTTP.
 
 mod world;
 
 mod convergence;
 mod door;
 mod feed;
+mod http;
 mod list;
 mod member;
 mod privacy;
