@@ -1,5 +1,6 @@
 //! The service's RPCs: decode, call, encode.
 
+mod advisor;
 mod convert;
 mod error;
 mod ledger;

@@ -45,5 +45,6 @@ pub mod refusal;
 pub mod ledger;
 pub mod verification;
 
+pub mod advisor;
 pub mod member_limit;
 pub mod reserve_draw;

@@ -53,6 +53,10 @@ pub enum Error {
     DrawCoolingDown { output: OutputId, until: DateTime<Utc> },
     #[error("draw {draw} is {is:?}")]
     DrawState { draw: ReserveDrawId, is: DrawStage },
+    #[error("advice was not waited for")]
+    AdviceStopped,
+    #[error("the advisor failed")]
+    AdvisorFailed(#[source] tokio::task::JoinError),
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]

@@ -73,6 +73,7 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
         .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
+        .add_service(serving!(advisor_service_server::AdvisorServiceServer, api.clone()))
         .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api))
         .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
 }

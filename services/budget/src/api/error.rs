@@ -11,7 +11,10 @@ impl ServiceError for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of_database(error),
-            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
+            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) | Self::AdvisorFailed(_) => {
+                Fault::internal()
+            }
+            Self::AdviceStopped => Fault::deadline(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
             Self::ProgrammeNotFound(id) => missing("PROGRAMME_NOT_FOUND", "programme", id),

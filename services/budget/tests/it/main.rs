@@ -2,6 +2,7 @@
 
 mod world;
 
+mod advisor;
 mod concurrency;
 mod crash;
 mod door;
