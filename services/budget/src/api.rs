@@ -8,6 +8,7 @@ mod member_limit;
 mod plan;
 mod reservation;
 mod reserve_draw;
+mod reserve_policy;
 
 use crate::{error::Error, peer::Currencies};
 use koc_chassis::gate::Gate;

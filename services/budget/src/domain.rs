@@ -48,3 +48,4 @@ pub mod verification;
 pub mod advisor;
 pub mod member_limit;
 pub mod reserve_draw;
+pub mod reserve_policy;

@@ -13,4 +13,6 @@ mod plan;
 mod property;
 mod reservation;
 mod reserve_draw;
+mod reserve_policy;
+mod reserve_top_up;
 mod retry;
