@@ -1,8 +1,8 @@
 -- The budget's tables. Money: minor units of the programme's currency. Time: UTC, read through koc_now() alone.
 --
 -- Lock order of whatever moves money: envelopes by id, members (advisory, shared) by hash, member limits by key; what is decided upon is
--- read by later statements. A draw takes its output's advisory lock and its own row before; an activation its plan's row; what is done by an
--- amendment the rows of its plans by id, then its own.
+-- read by later statements. A draw takes before them the advisory locks of its output and its member, and its own row or that of the draw
+-- it adds to; an activation its plan's row; what is done by an amendment the rows of its plans by id, then its own.
 
 -- What is remembered of the registry's programmes: their currency, which never changes.
 CREATE TABLE programme (
@@ -206,14 +206,25 @@ CREATE TABLE reserve_draw (
     evidence jsonb NOT NULL,                        -- [{"name": …, "value": …}]
     decide_by_time timestamptz NOT NULL,
     requested_by text NOT NULL,
-    decided_by text,                                -- `policy` when automatic; NULL before
+    policy_version bigint NOT NULL,                 -- of the plan's reserve policy: what it is decided by
+    approvals_needed smallint NOT NULL CONSTRAINT reserve_draw_needed CHECK (approvals_needed BETWEEN 0 AND 2),
+    automatic boolean NOT NULL,                     -- approved without a person
+    decided_by text,                                -- the person who decided, the last of several; NULL before, and when none did
     decision_reason text,
     reservation_id uuid,
+    first_draw_id uuid CONSTRAINT reserve_draw_first REFERENCES reserve_draw, -- what it adds to; NULL unless it is a top-up
+    report_due_time timestamptz,                    -- until when its outcome is to be reported; NULL unless approved
     create_time timestamptz NOT NULL,
     CONSTRAINT reserve_draw_held CHECK ((reservation_id IS NOT NULL) = (state = 'APPROVED')),
-    CONSTRAINT reserve_draw_decided CHECK ((decided_by IS NULL) = (state = 'REQUESTED')),
-    CONSTRAINT reserve_draw_two_people CHECK (decided_by = 'policy' OR decided_by <> requested_by)
+    CONSTRAINT reserve_draw_due CHECK ((report_due_time IS NOT NULL) = (state = 'APPROVED')),
+    CONSTRAINT reserve_draw_reason CHECK ((decision_reason IS NULL) = (state = 'REQUESTED')),
+    CONSTRAINT reserve_draw_decided CHECK ((decided_by IS NOT NULL) = (state = 'REJECTED' OR (state = 'APPROVED' AND NOT automatic))),
+    CONSTRAINT reserve_draw_automatic CHECK (automatic = (approvals_needed = 0) AND (state = 'APPROVED' OR NOT automatic)),
+    CONSTRAINT reserve_draw_two_people CHECK (decided_by <> requested_by)
 );
 CREATE INDEX reserve_draw_list ON reserve_draw (programme_id, reserve_draw_id);
 CREATE INDEX reserve_draw_output ON reserve_draw (programme_id, output_id, create_time) WHERE output_id IS NOT NULL;
+CREATE INDEX reserve_draw_member ON reserve_draw (programme_id, member_id, create_time) WHERE member_id IS NOT NULL;
+CREATE INDEX reserve_draw_top_up ON reserve_draw (first_draw_id) WHERE first_draw_id IS NOT NULL;
+CREATE INDEX reserve_draw_due ON reserve_draw (programme_id, report_due_time) WHERE state = 'APPROVED';
 CREATE UNIQUE INDEX reserve_draw_reservation ON reserve_draw (reservation_id) WHERE reservation_id IS NOT NULL;

@@ -1,5 +1,6 @@
 //! The service's RPCs: decode, call, encode.
 
+mod advisor;
 mod amendment;
 mod convert;
 mod draft;
@@ -10,6 +11,7 @@ mod plan;
 mod plan_summary;
 mod reservation;
 mod reserve_draw;
+mod reserve_policy;
 
 use crate::{error::Error, peer::Currencies};
 use koc_chassis::gate::Gate;

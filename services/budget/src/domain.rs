@@ -55,5 +55,7 @@ pub mod refusal;
 pub mod ledger;
 pub mod verification;
 
+pub mod advisor;
 pub mod member_limit;
 pub mod reserve_draw;
+pub mod reserve_policy;

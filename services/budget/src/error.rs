@@ -10,7 +10,7 @@ use crate::{
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{AmendmentId, EntryId, EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{AmendmentId, EntryId, EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{fault::Violation, money::Currency};
@@ -77,16 +77,44 @@ pub enum Error {
     PeriodOverlaps(Period),
     #[error("plan {0} has no strategic reserve")]
     ReserveMissing(PlanId),
-    #[error("output {output} drew within a day; again from {until}")]
-    DrawCoolingDown { output: OutputId, until: DateTime<Utc> },
+    #[error("{subject} drew already; again from {until}")]
+    DrawCoolingDown { subject: CoolingSubject, until: DateTime<Utc> },
+    #[error("a draw of {asked} is more than the {most} that one may take of the reserve of {plan}")]
+    DrawTooLarge { plan: PlanId, asked: i64, most: i64, currency: Currency },
+    #[error("draw {draw} adds to {first}")]
+    DrawIsTopUp { draw: ReserveDrawId, first: ReserveDrawId },
+    #[error("who approved may not approve again")]
+    ApproverRepeated,
+    #[error("plan {plan} has no version {version} of its reserve policy")]
+    PolicyVersionNotFound { plan: PlanId, version: i64 },
     #[error("draw {draw} is {is:?}")]
     DrawState { draw: ReserveDrawId, is: DrawStage },
+    #[error("advice was not waited for")]
+    AdviceStopped,
+    #[error("the advisor failed")]
+    AdvisorFailed(#[source] tokio::task::JoinError),
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]
     RegistryRefused(#[source] tonic::Status),
     #[error("the registry names a currency that is not known: {0}")]
     CurrencyUnknown(String),
+}
+
+/// Who or what a cool-down is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoolingSubject {
+    Output(OutputId),
+    Member(MemberId),
+}
+
+impl std::fmt::Display for CoolingSubject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Output(id) => write!(f, "output {id}"),
+            Self::Member(id) => write!(f, "member {id}"),
+        }
+    }
 }
 
 impl From<Vec<Violation>> for Error {
@@ -134,6 +162,8 @@ impl Error {
         match standstill {
             DrawStandstill::State { is } => Self::DrawState { draw, is },
             DrawStandstill::ApproverIsRequester => Self::ApproverIsRequester,
+            DrawStandstill::ApproverRepeated => Self::ApproverRepeated,
+            DrawStandstill::IsTopUp { first } => Self::DrawIsTopUp { draw, first },
         }
     }
 }

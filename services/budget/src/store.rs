@@ -9,6 +9,7 @@ pub mod plan;
 pub mod programme;
 pub mod reservation;
 pub mod reserve_draw;
+pub mod reserve_policy;
 
 /// A value in the database that no version of this service writes.
 fn corrupt(column: &str) -> sqlx::Error {

@@ -12,11 +12,10 @@ use crate::{
         period::Period,
         plan::{Plan, ResourceClass},
         reservation::Reservation,
-        reserve_draw::{Draw, DrawKind, Evidence},
         resource_kind::ResourceKind,
         reversal::ReversalReason,
     },
-    flow::fact::{amendment_kind, amendment_state, draw_state, entry_kind, optional, plan_state, resource_kind},
+    flow::fact::{amendment_kind, amendment_state, entry_kind, optional, plan_state, resource_kind},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{
@@ -274,41 +273,5 @@ fn account(account: Account) -> pb::LedgerAccount {
         Account::Reserved => pb::LedgerAccount::Reserved,
         Account::Committed => pb::LedgerAccount::Committed,
         Account::Spent => pb::LedgerAccount::Spent,
-    }
-}
-
-pub fn reserve_draw(draw: &Draw, currency: Currency) -> pb::ReserveDraw {
-    let kind = match draw.kind {
-        DrawKind::ViralBoost => pb::ReserveDrawKind::ViralBoost,
-        DrawKind::PopUpEvent => pb::ReserveDrawKind::PopUpEvent,
-        DrawKind::Other => pb::ReserveDrawKind::Other,
-    };
-    let evidence = |item: &Evidence| pb::EvidenceItem { name: item.name.clone(), value: item.value.clone() };
-    pb::ReserveDraw {
-        reserve_draw_id: draw.id.to_string(),
-        programme_id: draw.programme.to_string(),
-        plan_id: draw.plan.to_string(),
-        kind: kind.into(),
-        state: draw_state(draw.stage()).into(),
-        amount: money(draw.amount, currency),
-        member_id: optional(draw.member),
-        output_id: optional(draw.output),
-        evidence: draw.evidence.iter().map(evidence).collect(),
-        decide_by_time: Some(clock::to_proto(draw.decide_by_time)),
-        decision_reason: draw.decided().map(|d| d.reason.clone()).unwrap_or_default(),
-        reservation_id: optional(draw.reservation()),
-        requested_by: draw.requested_by.clone(),
-        decided_by: draw.decided().map(|d| d.by.clone()).unwrap_or_default(),
-        create_time: Some(clock::to_proto(draw.create_time)),
-    }
-}
-
-/// The contract lets only defined values but UNSPECIFIED through.
-pub fn draw_kind(kind: i32) -> Result<DrawKind, Violation> {
-    match pb::ReserveDrawKind::try_from(kind) {
-        Ok(pb::ReserveDrawKind::ViralBoost) => Ok(DrawKind::ViralBoost),
-        Ok(pb::ReserveDrawKind::PopUpEvent) => Ok(DrawKind::PopUpEvent),
-        Ok(pb::ReserveDrawKind::Other) => Ok(DrawKind::Other),
-        Ok(pb::ReserveDrawKind::Unspecified) | Err(_) => Err(Violation::new("kind", "enum.defined_only", "must be a known kind")),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{amendment::MAX_RELEASED, refusal::Refusal},
-    error::Error,
+    error::{CoolingSubject, Error},
 };
 use koc_chassis::{
     fault::{Fault, ServiceError},
@@ -16,7 +16,10 @@ impl ServiceError for Error {
         match self {
             Self::Database(error) => Fault::of_database(error),
             Self::DatabaseUnavailable => Fault::unavailable("DATABASE_UNAVAILABLE", "the database cannot be reached or was busy"),
-            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
+            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) | Self::AdvisorFailed(_) => {
+                Fault::internal()
+            }
+            Self::AdviceStopped => Fault::deadline(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
             Self::ProgrammeNotFound(id) => missing("PROGRAMME_NOT_FOUND", "programme", id),
@@ -87,9 +90,34 @@ impl ServiceError for Error {
             Self::ReserveMissing(id) => {
                 Fault::refused("RESERVE_MISSING", "the plan has no strategic reserve").with("subject", id)
             }
-            Self::DrawCoolingDown { output, until } => Fault::refused("DRAW_COOLING_DOWN", "the output drew within 24 hours")
-                .with("subject", output)
-                .with("until", until.to_rfc3339()),
+            Self::DrawCoolingDown { subject, until } => {
+                let (kind, id) = match subject {
+                    CoolingSubject::Output(id) => ("output", id.to_string()),
+                    CoolingSubject::Member(id) => ("member", id.to_string()),
+                };
+                let message = format!("the {kind} drew already; it may again from {}", until.to_rfc3339());
+                Fault::refused("DRAW_COOLING_DOWN", message)
+                    .with("subject", id)
+                    .with("subject_type", kind)
+                    .with("until", until.to_rfc3339())
+            }
+            Self::DrawTooLarge { plan, asked, most, currency } => {
+                let text = |minor: i64| Money::new(minor, *currency).to_string();
+                let message = format!("{} was asked; one draw may take {} of the reserve", text(*asked), text(*most));
+                let fault = Fault::refused("DRAW_TOO_LARGE", message).with("limit_type", "RESERVE_SHARE").with("limit_id", plan);
+                figures(fault, Some(*asked), *most, *currency)
+            }
+            Self::DrawIsTopUp { draw, first } => {
+                Fault::refused("DRAW_IS_TOP_UP", "the draw adds to another, which is the one to name")
+                    .with("subject", draw)
+                    .with("first_draw", first)
+            }
+            Self::ApproverRepeated => Fault::refused("APPROVER_REPEATED", "who approved counts once; another person must"),
+            Self::PolicyVersionNotFound { plan, version } => {
+                Fault::not_found("POLICY_VERSION_NOT_FOUND", format!("the reserve policy has no version {version}"))
+                    .with("resource_type", "reserve policy")
+                    .with("resource_id", format!("{plan}/{version}"))
+            }
             Self::DrawState { draw, is } => Fault::refused("DRAW_STATE", format!("the draw is {}", is.as_str()))
                 .with("subject", draw)
                 .with("state", is.as_str()),
@@ -111,17 +139,20 @@ fn missing(reason: &str, kind: &str, id: &impl ToString) -> Fault {
     Fault::not_found(reason, format!("the {kind} does not exist")).with("resource_type", kind).with("resource_id", id.to_string())
 }
 
+/// The figures of a refusal for money.
+fn figures(fault: Fault, asked: Option<i64>, available: i64, currency: Currency) -> Fault {
+    let fault = fault
+        .with("available", decimal(available, currency))
+        .with("available_minor", available)
+        .with("currency", currency.code());
+    match asked {
+        Some(asked) => fault.with("asked", decimal(asked, currency)).with("asked_minor", asked),
+        None => fault,
+    }
+}
+
 fn refused(refusal: &Refusal, currency: Currency) -> Fault {
-    let figures = |fault: Fault, asked: Option<i64>, available: i64| {
-        let fault = fault
-            .with("available", decimal(available, currency))
-            .with("available_minor", available)
-            .with("currency", currency.code());
-        match asked {
-            Some(asked) => fault.with("asked", decimal(asked, currency)).with("asked_minor", asked),
-            None => fault,
-        }
-    };
+    let figures = |fault: Fault, asked: Option<i64>, available: i64| figures(fault, asked, available, currency);
     let text = |minor: i64| Money::new(minor, currency).to_string();
     match refusal {
         Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left } => {

@@ -124,6 +124,7 @@ pub fn draw_state(stage: DrawStage) -> pb::ReserveDrawState {
         DrawStage::Rejected => pb::ReserveDrawState::Rejected,
         DrawStage::Lapsed => pb::ReserveDrawState::Lapsed,
         DrawStage::Spent => pb::ReserveDrawState::Spent,
+        DrawStage::Reported => pb::ReserveDrawState::Reported,
     }
 }
 

@@ -3,6 +3,7 @@
 mod planner;
 mod world;
 
+mod advisor;
 mod afterwards;
 mod amendment;
 mod batch;
@@ -21,6 +22,8 @@ mod plan_property;
 mod property;
 mod reservation;
 mod reserve_draw;
+mod reserve_policy;
+mod reserve_top_up;
 mod retry;
 mod summary;
 mod tree;
