@@ -11,13 +11,22 @@ use crate::{
     ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{fault::Violation, money::Currency};
+use koc_chassis::{
+    fault::Violation,
+    lane::{Shared, Unserved},
+    money::Currency,
+};
 
 /// An error of the budget service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// Of the group that the call was part of.
+    #[error(transparent)]
+    Shared(#[from] Shared<Error>),
     #[error("the ledger does not add up")]
     Imbalance(#[from] Imbalance),
     #[error("fields break a rule")]

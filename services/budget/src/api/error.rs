@@ -11,6 +11,8 @@ impl ServiceError for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of_database(error),
+            Self::Unserved(unserved) => unserved.fault(),
+            Self::Shared(shared) => shared.0.fault(),
             Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
@@ -55,6 +57,7 @@ impl ServiceError for Error {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),
+            Self::Shared(shared) => shared.0.database(),
             _ => None,
         }
     }

@@ -9,7 +9,6 @@ use crate::{
         reserve_draw,
     },
     error::Error,
-    flow::post_operations::run,
     ids::{EnvelopeId, MemberId, ReservationId},
     store::{self, operation::Operation},
 };
@@ -72,9 +71,8 @@ impl pb::reservation_service_server::ReservationService for Api {
         self.gate
             .read(request, async |call, request: pb::GetReservationRequest| {
                 let (id, currency) = self.reservation_currency(&call, &request.reservation_id).await?;
-                let mut conn = self.gate.db().read().await?;
-                let found = store::reservation::find(&mut conn, call.programme, id).await?;
-                let reservation = found.ok_or(Error::ReservationNotFound(id))?;
+                let found = self.reads.ask(id).await??;
+                let reservation = found.filter(|r| r.programme == call.programme).ok_or(Error::ReservationNotFound(id))?;
                 Ok(pb::GetReservationResponse { reservation: Some(convert::reservation(&reservation, currency)) })
             })
             .await
@@ -140,7 +138,7 @@ impl Api {
             client: call.caller.client.clone(),
             trace_id: context::trace_id(),
         };
-        Ok((run(self.gate.db(), &operation).await?, currency))
+        Ok((self.operations.run(operation).await?, currency))
     }
 
     /// The reservation's id and its programme's currency; a programme without plans has no such reservation.

@@ -1,4 +1,4 @@
-//! Moving money, with the facts that tell of it: the one way into the ledger.
+//! Moving money, with the facts that tell of it: the one way into the ledger. Callers' operations come through [`super::lane`].
 
 use super::fact;
 use crate::{
@@ -13,12 +13,8 @@ use koc_chassis::{
     fault::{constraint, is_race},
     gate::Outcome,
     outbox::{self, NewFact},
-    postgres::Db,
 };
 use sqlx::PgConnection;
-
-/// How often operations that lost a race are run.
-const MAX_ATTEMPTS: u32 = 5;
 
 /// Decides operations in the caller's transaction, exactly and in order, and publishes their entries. All that comes of it is to be
 /// committed, refusals too.
@@ -40,31 +36,9 @@ fn ledger_posted(posted: &Posted) -> NewFact {
     NewFact::new(entry.programme, subject, &fact::ledger_posted(posted))
 }
 
-/// Runs one operation in a transaction of its own, again when it lost a race.
-pub async fn run(db: &Db, operation: &Operation) -> Result<Outcome<Receipt>, Error> {
-    let mut attempt = 1;
-    loop {
-        match once(db, operation).await {
-            Err(Error::Database(error)) if attempt < MAX_ATTEMPTS && lost_race(&error) => attempt += 1,
-            Err(error) => return Err(error),
-            Ok(answer) => {
-                db.wake();
-                return done(answer, operation);
-            }
-        }
-    }
-}
-
 /// Whether to run again may bring another end: a deadlock, or another operation with the same request id came first.
-fn lost_race(error: &sqlx::Error) -> bool {
+pub(super) fn lost_race(error: &sqlx::Error) -> bool {
     is_race(error) || constraint(error) == Some("operation_pkey")
-}
-
-async fn once(db: &Db, operation: &Operation) -> Result<Answer, Error> {
-    let mut tx = db.begin().await?;
-    let mut answers = post(&mut tx, std::slice::from_ref(operation)).await?;
-    tx.commit().await?;
-    Ok(answers.pop().ok_or(sqlx::Error::RowNotFound)?)
 }
 
 /// What an answer is to whoever asked.

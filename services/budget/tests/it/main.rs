@@ -6,6 +6,7 @@ mod concurrency;
 mod crash;
 mod door;
 mod feed;
+mod lane;
 mod ledger;
 mod member_limit;
 mod plan;
