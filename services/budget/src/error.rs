@@ -13,16 +13,22 @@ use crate::{
     ids::{AmendmentId, EntryId, EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{fault::Violation, money::Currency};
+use koc_chassis::{
+    fault::Violation,
+    lane::{Shared, Unserved},
+    money::Currency,
+};
 
 /// An error of the budget service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
-    /// An operation was not tried: the database failed for one that was asked for with it.
-    #[error("the database failed for another operation")]
-    DatabaseUnavailable,
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// Of the group that the call was part of.
+    #[error(transparent)]
+    Shared(#[from] Shared<Error>),
     #[error("the ledger does not add up")]
     Imbalance(#[from] Imbalance),
     #[error("fields break a rule")]

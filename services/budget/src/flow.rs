@@ -1,6 +1,7 @@
 //! What takes several parts of the service, or goes on in the background.
 
 pub mod fact;
+pub mod lane;
 pub mod post_operations;
 
 pub mod apply_amendment;

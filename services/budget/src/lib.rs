@@ -2,7 +2,7 @@
 //! movement stands in.
 //!
 //! Money moves in one place: [`domain::books`] decides, [`store::operation`] locks, reads and writes, [`flow::post_operations`]
-//! publishes. Reservations, activations, draws on the reserve and expiry all go through it.
+//! publishes, [`flow::lane`] does so for many callers at once. Reservations, activations, draws on the reserve and expiry all go through it.
 
 pub mod domain;
 pub mod error;
@@ -16,13 +16,13 @@ pub mod store;
 
 pub use config::Config;
 
-use crate::{
-    error::Error,
-    flow::{lapse_amendment, lapse_draw},
+use crate::flow::{
+    lane::{self, Lane},
+    lapse_amendment, lapse_draw,
 };
 use koc_chassis::{
     feed::Feed,
-    gate::Gate,
+    lane::Reading,
     postgres::Schema,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
     telemetry::Metrics,
@@ -66,17 +66,23 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
     service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
     let db = service.db().clone();
-    service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone()));
+    let (operations, work) = Lane::new(&db, lane::OPERATIONS);
+    service.spawn(work);
+    let (reads, work) = Reading::lane(&db);
+    service.spawn(work);
+    let expiry = operations.clone();
+    service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
     service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 
-    let routes = routes(service.gate(), service.feed().clone(), currencies);
+    let api = api::Api { gate: service.gate(), currencies, operations, reads };
+    let routes = routes(api, service.feed().clone());
     service.serve(routes, metrics).await
 }
 
-fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> Routes {
+fn routes(api: api::Api, feed: Feed) -> Routes {
     macro_rules! serving {
         ($server:ident :: $kind:ident, $api:expr) => {
             pb::$server::$kind::new($api)
@@ -87,7 +93,7 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let api = api::Api { gate: gate.clone(), currencies };
+    let gate = api.gate.clone();
     Routes::new(serving!(plan_service_server::PlanServiceServer, api.clone()))
         .add_service(serving!(amendment_service_server::AmendmentServiceServer, api.clone()))
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))

@@ -235,6 +235,15 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the connection broke or none was to be had: nothing that was asked for is at fault.
+pub fn is_unreachable(error: &sqlx::Error) -> bool {
+    match database_code(error) {
+        // 08 connection, 53 resources, 57P an administrator's or the server's end.
+        Some(code) => ["08", "53", "57P"].iter().any(|class| code.starts_with(class)),
+        None => is_transient(error),
+    }
+}
+
 /// Whether the transaction lost a race and should be run again at once.
 pub fn is_race(error: &sqlx::Error) -> bool {
     database_code(error).is_some_and(|code| code == "40001" || code == "40P01")

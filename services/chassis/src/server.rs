@@ -136,6 +136,11 @@ impl Service {
         self.jobs.insert(kind, handler);
     }
 
+    /// Runs work in the background that ends by itself, such as a lane's: when nobody is left who could ask.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
     /// Does something again and again in the background, `pause` apart.
     pub fn every<F>(&mut self, pause: Duration, mut work: impl FnMut() -> F + Send + 'static)
     where

@@ -4,6 +4,7 @@ use crate::domain::consent::Purpose;
 use koc_chassis::{
     fault::Violation,
     ids::{MemberId, ProgrammeId},
+    lane::{Shared, Unserved},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,11 @@ pub enum Error {
     Invalid(Vec<Violation>),
     #[error("the service is going away")]
     Draining,
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// Of the group that the call was part of.
+    #[error(transparent)]
+    Shared(#[from] Shared<Error>),
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }

@@ -14,6 +14,7 @@ pub use error::Error;
 
 use koc_chassis::{
     gate,
+    lane::Reading,
     postgres::{Db, Schema},
     server::{Identity, Service},
     telemetry::Metrics,
@@ -36,8 +37,11 @@ const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
-    service.every(PURGE_PAUSE, move || purge(db.clone()));
-    let routes = api::routes(&service, stop);
+    let purged = db.clone();
+    service.every(PURGE_PAUSE, move || purge(purged.clone()));
+    let (members, work) = Reading::lane(&db);
+    service.spawn(work);
+    let routes = api::routes(&service, members, stop);
     service.serve(routes, metrics).await
 }
 

@@ -15,7 +15,8 @@ impl ServiceError for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of_database(error),
-            Self::DatabaseUnavailable => Fault::unavailable("DATABASE_UNAVAILABLE", "the database cannot be reached or was busy"),
+            Self::Unserved(unserved) => unserved.fault(),
+            Self::Shared(shared) => shared.0.fault(),
             Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) | Self::AdvisorFailed(_) => {
                 Fault::internal()
             }
@@ -130,6 +131,7 @@ impl ServiceError for Error {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),
+            Self::Shared(shared) => shared.0.database(),
             _ => None,
         }
     }

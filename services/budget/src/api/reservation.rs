@@ -7,7 +7,7 @@ use super::{Api, convert};
 use crate::{
     domain::books::Receipt,
     error::Error,
-    flow::post_operations::{rehearse_all, run, run_all},
+    flow::post_operations::rehearse_all,
     ids::{EnvelopeId, MemberId, ReservationId},
     store::{self, operation::Operation},
 };
@@ -118,9 +118,8 @@ impl pb::reservation_service_server::ReservationService for Api {
         self.gate
             .read(request, async |call, request: pb::GetReservationRequest| {
                 let (id, currency) = self.reservation_currency(&call, &request.reservation_id).await?;
-                let mut conn = self.gate.db().read().await?;
-                let found = store::reservation::find(&mut conn, call.programme, id).await?;
-                let reservation = found.ok_or(Error::ReservationNotFound(id))?;
+                let found = self.reads.ask(id).await??;
+                let reservation = found.filter(|r| r.programme == call.programme).ok_or(Error::ReservationNotFound(id))?;
                 Ok(pb::GetReservationResponse { reservation: Some(convert::reservation(&reservation, currency)) })
             })
             .await
@@ -170,7 +169,7 @@ impl Api {
         let outcome = if request.validate_only() {
             rehearse_all(self.gate.db(), &[operation]).await.pop().ok_or(sqlx::Error::RowNotFound)??
         } else {
-            run(self.gate.db(), &operation).await?
+            self.operations.run(operation).await?
         };
         Ok(answer(request, outcome, currency))
     }
@@ -195,17 +194,16 @@ impl Api {
                 Err(error) => refused.push(Some(error)),
             }
         }
-        let db = self.gate.db();
         let outcomes = match validate_only {
             _ if operations.is_empty() => Vec::new(),
-            true => rehearse_all(db, &operations).await,
-            false => run_all(db, &operations).await,
+            true => rehearse_all(self.gate.db(), &operations).await,
+            false => self.operations.run_all(operations).await?,
         };
         let mut outcomes = outcomes.into_iter();
         let ended = requests.iter().zip(refused).map(|(request, refused)| {
             let outcome = match refused {
                 Some(error) => Err(error),
-                None => outcomes.next().unwrap_or(Err(Error::DatabaseUnavailable)),
+                None => outcomes.next().unwrap_or(Err(Unserved::Ended.into())),
             };
             match (outcome, currency) {
                 (Ok(outcome), Some(currency)) => {

@@ -18,7 +18,7 @@ use crate::{
     ids::{EntryId, EnvelopeId, MemberId, OperationId, ProgrammeId, ReservationId},
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{clock, gate::RequestKey, money::Currency};
+use koc_chassis::{gate::RequestKey, money::Currency};
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -98,6 +98,13 @@ struct Kept<'a> {
     outcome: Result<Receipt, Refusal>,
 }
 
+impl Kept<'_> {
+    /// The reservation as it stood afterwards; None for allocations and refusals.
+    fn held(&self) -> Option<&Reservation> {
+        self.outcome.as_ref().ok()?.reservation.as_ref()
+    }
+}
+
 /// What was kept of an earlier operation.
 struct Known {
     hash: Vec<u8>,
@@ -120,27 +127,30 @@ impl Known {
 pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Result<Executed, Error> {
     let commands = || operations.iter().map(|o| &o.command);
     let envelopes: HashSet<EnvelopeId> = commands().filter_map(Command::envelope).collect();
-    let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
-    let reservations: HashSet<ReservationId> = commands().filter_map(Command::reservation).collect();
+    // A command that names its envelope makes its reservation; the others change one that is there.
+    let reservations: HashSet<ReservationId> =
+        commands().filter(|command| command.envelope().is_none()).filter_map(Command::reservation).collect();
 
     let locked = read::lock_envelopes(conn, &envelopes, &reservations).await?;
-    let mut books = Books {
-        envelopes: read::with_plans(conn, locked).await?,
-        limits: Vec::new(),
-        reservations: read::reservations(conn, &reservations).await?,
-        originals: read::originals(conn, commands().filter_map(Command::original)).await?,
-    };
+    let mut books =
+        Books { originals: read::originals(conn, commands().filter_map(Command::original)).await?, ..Books::default() };
+    if !reservations.is_empty() {
+        let ids: Vec<ReservationId> = reservations.into_iter().collect();
+        books.reservations = super::reservation::by_ids(conn, &ids).await?.into_iter().collect();
+    }
     let mut members: HashSet<MemberId> = books.reservations.values().filter_map(|r| r.member).collect();
     members.extend(commands().filter_map(|command| match command {
         Command::Reserve { member, .. } => *member,
         _ => None,
     }));
     if !members.is_empty() {
+        let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
         read::share_members(conn, &members).await?;
         books.limits = read::lock_limits(conn, &programmes, &members).await?;
     }
     let mut known = read::known(conn, operations).await?;
-    let now = clock::now(conn).await?;
+    let now;
+    (books.envelopes, now) = read::with_plans(conn, locked).await?;
 
     let before = books.clone();
     let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), spent_changed: Vec::new() };
@@ -181,9 +191,7 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
     let changed = books.reservations.values().filter(|r| r.is_wholly_spent() != was(&r.id));
     executed.spent_changed = changed.cloned().collect();
 
-    write::operations(conn, &mut kept, now).await?;
-    write::entries(conn, &executed.posted).await?;
-    write::changes(conn, &before, &books).await?;
+    write::all(conn, &mut kept, &executed.posted, (&before, &books), now).await?;
     Ok(executed)
 }
 

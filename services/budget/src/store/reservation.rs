@@ -41,24 +41,19 @@ impl From<ReservationRow> for Reservation {
     }
 }
 
-/// A reservation of the programme.
-pub async fn find(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    id: ReservationId,
-) -> Result<Option<Reservation>, sqlx::Error> {
-    let row = sqlx::query_as!(
+/// Reservations by their ids, of any programme; those that are not there are left out.
+pub async fn by_ids(conn: &mut PgConnection, ids: &[ReservationId]) -> Result<HashMap<ReservationId, Reservation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
         ReservationRow,
         "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
                 expire_time, create_time
          FROM reservation
-         WHERE reservation_id = $1 AND programme_id = $2",
-        id.0,
-        programme.0,
+         WHERE reservation_id = ANY ($1)",
+        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(row.map(Reservation::from))
+    Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
 }
 
 /// Those of the programme among `ids`, by id.

@@ -13,6 +13,7 @@ mod crash;
 mod door;
 mod feed;
 mod http;
+mod lane;
 mod ledger;
 mod member_limit;
 mod overrun;

@@ -311,7 +311,12 @@ async fn run(world: &mut World, steps: &[(Step, bool)]) {
 async fn settle(world: &World, model: &mut Model, envelopes: &[String]) {
     let db = koc_chassis::postgres::Db::new(&world.budget.database.app_url, "budget", 2).expect("an address");
     // As another replica would, so that nobody waits for the service's own second.
-    while koc_budget::flow::expire_reservations::step(&db).await.expect("swept") > 0 {}
+    let (lane, work) = koc_budget::flow::lane::Lane::new(&db, koc_budget::flow::lane::OPERATIONS);
+    let sweep = async {
+        while koc_budget::flow::expire_reservations::step(&db, &lane).await.expect("swept") > 0 {}
+        drop(lane);
+    };
+    tokio::join!(work, sweep);
     world.pass(Duration::ZERO).await;
     (0..model.held.len()).for_each(|index| model.touch(index));
     for held in &model.held {

@@ -160,7 +160,7 @@ async fn a_call_continues_its_callers_trace_over_the_wire_and_facts_carry_it_on(
     let traceparent = format!("00-{caller}-00f067aa0ba902b7-01");
     request.metadata_mut().insert("traceparent", traceparent.parse().expect("text"));
     mini.programmes().create_programme(request).await.expect("created");
-    let (audited, told): (String, String) = sqlx::query_as("SELECT trace_id, traceparent FROM audit_entry, fact")
+    let (audited, told): (String, String) = sqlx::query_as("SELECT trace_id, traceparent FROM audit_entry, told")
         .fetch_one(&mini.running.database.admin)
         .await
         .expect("one of each");

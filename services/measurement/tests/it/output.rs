@@ -235,7 +235,7 @@ async fn wait_for_cost(world: &World, output_id: &str, expected_fen: i64) {
 /// Waits until measurement has read all that a neighbour has told.
 async fn caught_up(world: &World, neighbour: &Seat, name: &'static str) {
     wait::until("the feed to be read", PATIENCE, async || {
-        let waiting = "SELECT count(*) FROM fact WHERE position IS NULL";
+        let waiting = "SELECT count(*) FROM outbox";
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&neighbour.database.admin).await.expect("a count");
         let head = "SELECT max(position) FROM fact";
         let head: Option<i64> = sqlx::query_scalar(head).fetch_one(&neighbour.database.admin).await.expect("a head");
@@ -297,7 +297,7 @@ async fn accepted_work_becomes_one_output_each_with_its_part_of_the_cost_whateve
     assert_eq!((world.cost(&boosted).await, world.cost(&outputs[1].output_id).await), (62_500, 30_000));
     assert_eq!(world.count("SELECT count(*) FROM reserve_draw_posting").await, 3);
     assert_eq!(world.count("SELECT count(*) FROM parked_fact").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM fact WHERE type_name LIKE '%OutputRegistered'").await, 2);
+    assert_eq!(world.count("SELECT count(*) FROM told WHERE type_name LIKE '%OutputRegistered'").await, 2);
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ impl ServiceError for Error {
             }
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
+            Self::Unserved(unserved) => unserved.fault(),
+            Self::Shared(shared) => shared.0.fault(),
             Self::Database(error) => Fault::of_database(error),
         }
     }
@@ -40,6 +42,7 @@ impl ServiceError for Error {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),
+            Self::Shared(shared) => shared.0.database(),
             _ => None,
         }
     }

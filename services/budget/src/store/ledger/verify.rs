@@ -251,7 +251,9 @@ async fn find_unchained(conn: &mut PgConnection, programme: ProgrammeId) -> Resu
            )
            SELECT (SELECT count(*) FROM unchained) AS "entries!",
                   (SELECT entry_id FROM unchained ORDER BY entry_id LIMIT 1) AS oldest,
-                  (SELECT count(*) FROM fact WHERE position IS NULL AND programme_id = $1 AND type_name = $2) AS "waiting!""#,
+                  (SELECT count(*)
+                   FROM outbox, UNNEST(programme_ids, type_names) AS f (programme_id, type_name)
+                   WHERE f.programme_id = $1 AND f.type_name = $2) AS "waiting!""#,
         programme.0,
         POSTED,
     )

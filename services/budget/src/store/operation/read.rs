@@ -13,8 +13,10 @@ use crate::{
         reversal::Original,
     },
     ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
-    store::{corrupt, reservation::ReservationRow},
+    store::corrupt,
 };
+use chrono::{DateTime, Utc};
+use koc_chassis::clock;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
@@ -33,7 +35,7 @@ pub(super) struct LockedEnvelope {
     sequence: i64,
 }
 
-/// Locks the envelopes that are named and those of the reservations, by id. What comes back is as of after the wait.
+/// Locks the envelopes that are named and those of the reservations that are, by id. What comes back is as of after the wait.
 pub(super) async fn lock_envelopes(
     conn: &mut PgConnection,
     envelopes: &HashSet<EnvelopeId>,
@@ -54,17 +56,21 @@ pub(super) async fn lock_envelopes(
     .await
 }
 
-/// The locked envelopes with what their plans say, read after the locks.
+/// The locked envelopes with what their plans say, and the time: read last, after all locks.
 pub(super) async fn with_plans(
     conn: &mut PgConnection,
     locked: Vec<LockedEnvelope>,
-) -> Result<BTreeMap<EnvelopeId, EnvelopeBook>, sqlx::Error> {
+) -> Result<(BTreeMap<EnvelopeId, EnvelopeBook>, DateTime<Utc>), sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT plan_id, state, period_start_time, period_end_time FROM plan WHERE plan_id = ANY ($1)",
+        r#"SELECT plan_id, state, period_start_time, period_end_time, koc_now() AS "now!" FROM plan WHERE plan_id = ANY ($1)"#,
         &locked.iter().map(|e| e.plan_id).collect::<Vec<_>>(),
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
+    let now = match rows.first() {
+        Some(row) => row.now,
+        None => clock::now(conn).await?,
+    };
     let mut books = BTreeMap::new();
     for envelope in locked {
         let LockedEnvelope { allocated, reserved, committed, spent, .. } = envelope;
@@ -82,25 +88,7 @@ pub(super) async fn with_plans(
         };
         books.insert(EnvelopeId(envelope.envelope_id), book);
     }
-    Ok(books)
-}
-
-/// The reservations, which the locks on their envelopes keep as they are.
-pub(super) async fn reservations(
-    conn: &mut PgConnection,
-    ids: &HashSet<ReservationId>,
-) -> Result<BTreeMap<ReservationId, Reservation>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        ReservationRow,
-        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
-                expire_time, create_time
-         FROM reservation
-         WHERE reservation_id = ANY ($1)",
-        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
+    Ok((books, now))
 }
 
 /// Keeps members from being given new limits meanwhile, in the order of their hashes.
