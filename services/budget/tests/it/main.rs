@@ -16,4 +16,5 @@ mod property;
 mod reservation;
 mod reserve_draw;
 mod retry;
+mod sequence;
 mod validate_only;
