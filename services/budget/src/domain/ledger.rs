@@ -143,5 +143,8 @@ pub(super) mod tests {
         // Chains that exist were made with it. Computed apart with Python's hashlib from the documented layout.
         let hash = hex::encode(entry(EntryKind::Reserve, 7, 100, 900).link(&GENESIS));
         assert_eq!(hash, "10ebdba65cfc8973a70694402e977b59b87cd482da2c69cb3331b664695d72f2");
+        let reversal = Some(Reversal { of: EntryId(Uuid::from_u128(5)), reason: ReversalReason::PaymentReturned });
+        let refund = LedgerEntry { reversal, ..entry(EntryKind::Refund, 7, 100, 900) };
+        assert_eq!(hex::encode(refund.link(&GENESIS)), "a8f685ee6b25a5706459fe75f95b1e6cd98658dea19fa72172ab587756486a8a");
     }
 }

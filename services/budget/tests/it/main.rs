@@ -26,6 +26,7 @@ mod reserve_draw;
 mod reserve_policy;
 mod reserve_top_up;
 mod retry;
+mod sequence;
 mod summary;
 mod tree;
 mod validate_only;

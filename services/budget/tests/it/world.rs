@@ -143,7 +143,13 @@ impl World {
 
     /// An active plan of one envelope that holds so much.
     pub async fn envelope_of(&self, allocated: i64) -> String {
-        let envelopes = vec![new_envelope(pb::ResourceClass::Inclusive, "all", allocated)];
+        self.envelope_with(allocated, 0).await
+    }
+
+    /// As [`Self::envelope_of`], that may overrun by so much.
+    pub async fn envelope_with(&self, allocated: i64, overrun: i64) -> String {
+        let all = new_envelope(pb::ResourceClass::Inclusive, "all", allocated);
+        let envelopes = vec![pb::NewEnvelope { overrun_limit: Some(fen(overrun)), ..all }];
         let request = pb::CreatePlanRequest { envelopes, automatic_draw_limit: None, ..self.plan_request() };
         let plan = self.create_plan(request).await.expect("a plan");
         self.activate(&plan.plan_id).await;
@@ -363,6 +369,11 @@ impl World {
 
     /// The latest entry of a kind of a reservation.
     pub async fn entry_of(&self, reservation_id: &str, kind: pb::LedgerEntryKind) -> pb::LedgerEntry {
+        self.entries_of(reservation_id).await.into_iter().rfind(|entry| entry.kind() == kind).expect("an entry of the kind")
+    }
+
+    /// The entries of a reservation, in order.
+    pub async fn entries_of(&self, reservation_id: &str) -> Vec<pb::LedgerEntry> {
         let mut client = pb::ledger_service_client::LedgerServiceClient::new(self.budget.channel());
         let request = pb::ListLedgerEntriesRequest {
             programme_id: self.programme.clone(),
@@ -373,7 +384,7 @@ impl World {
         };
         let entries = client.list_ledger_entries(request).await.expect("a page").into_inner().entries;
         assert!(entries.iter().all(|entry| entry.reservation_id == reservation_id), "only those of the reservation");
-        entries.into_iter().rfind(|entry| entry.kind() == kind).expect("an entry of the kind")
+        entries
     }
 
     /// The entry that comes after one in the chain.
