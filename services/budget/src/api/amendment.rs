@@ -5,7 +5,7 @@ use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, AmendmentState, Closing, Line, OpenReservations, diff},
         envelope::{Envelope, MAX_ENVELOPES, NewEnvelope, Tree},
-        plan::{Plan, Stage},
+        plan::{Plan, ResourceClass, Stage},
         reserve_draw::{Decided, POLICY},
     },
     error::Error,
@@ -29,10 +29,18 @@ use tonic::{Request, Response, Status};
 
 const LIST: &str = "ListAmendments";
 
+/// What an envelope is to hold and may overrun; None to leave it.
+#[derive(Debug, Clone, Copy)]
+struct Amounts {
+    envelope: EnvelopeId,
+    total: Option<i64>,
+    overrun_limit: Option<i64>,
+}
+
 /// What is to change in a plan.
 #[derive(Debug, Clone)]
 struct Change {
-    totals: Vec<(EnvelopeId, i64)>,
+    amounts: Vec<Amounts>,
     new: Vec<NewEnvelope>,
     /// None to leave it.
     draw_limit: Option<Option<i64>>,
@@ -216,16 +224,17 @@ impl Api {
 
 fn change(request: &pb::ProposeAmendmentRequest, currency: Currency) -> Result<Change, Vec<Violation>> {
     let mut violations = Violations::default();
-    let (mut totals, mut named) = (Vec::with_capacity(request.changes.len()), HashSet::new());
+    let (mut amounts, mut named) = (Vec::with_capacity(request.changes.len()), HashSet::new());
     for (index, change) in request.changes.iter().enumerate() {
         let field = |name: &str| format!("changes[{index}].{name}");
         let id = violations.take(EnvelopeId::parse(&field("envelope_id"), &change.envelope_id));
-        let allocated = Money::parse_not_negative(&field("allocated"), change.allocated.as_ref(), currency);
-        let (Some(id), Some(total)) = (id, violations.take(allocated)) else { continue };
-        if !named.insert(id) {
+        let total = draft::optional(&field("allocated"), change.allocated.as_ref(), currency, &mut violations);
+        let overrun = draft::optional(&field("overrun_limit"), change.overrun_limit.as_ref(), currency, &mut violations);
+        let (Some(envelope), Some(total), Some(overrun_limit)) = (id, total, overrun) else { continue };
+        if !named.insert(envelope) {
             violations.push(Violation::new(field("envelope_id"), "ENVELOPE_REPEATED", "must be named once"));
         }
-        totals.push((id, total.minor));
+        amounts.push(Amounts { envelope, total, overrun_limit });
     }
     let new = draft::envelopes("new_envelopes", &request.new_envelopes, currency, &mut violations);
     let limit = draft::optional(draft::LIMIT, request.automatic_draw_limit.as_ref(), currency, &mut violations).flatten();
@@ -235,7 +244,7 @@ fn change(request: &pb::ProposeAmendmentRequest, currency: Currency) -> Result<C
     }
     violations.finish()?;
     let draw_limit = if request.remove_automatic_draw_limit { Some(None) } else { limit.map(Some) };
-    Ok(Change { totals, new: new.unwrap_or_default(), draw_limit })
+    Ok(Change { amounts, new: new.unwrap_or_default(), draw_limit })
 }
 
 fn transfer(request: &pb::TransferBetweenEnvelopesRequest, currency: Currency) -> Result<Transfer, Vec<Violation>> {
@@ -293,12 +302,18 @@ async fn propose_change(
     let envelopes = store::envelope::list(work.conn(), plan.id).await?;
     let before = Tree::of(&envelopes, "changes", |envelope| envelope.balances);
     let mut after = before.clone();
-    for (index, (id, total)) in change.totals.iter().enumerate() {
-        let position = after.position(*id).ok_or(Error::EnvelopeNotFound(*id))?;
-        let branch = &mut after.branches[position];
-        (branch.total, branch.field) = (*total, format!("changes[{index}].allocated"));
-    }
     let mut violations = Violations::default();
+    for (index, amounts) in change.amounts.iter().enumerate() {
+        let position = after.position(amounts.envelope).ok_or(Error::EnvelopeNotFound(amounts.envelope))?;
+        let branch = &mut after.branches[position];
+        branch.total = amounts.total.unwrap_or(branch.total);
+        branch.overrun_limit = amounts.overrun_limit.unwrap_or(branch.overrun_limit);
+        branch.field = format!("changes[{index}].allocated");
+        if branch.overrun_limit != 0 && branch.place.class == ResourceClass::StrategicReserve {
+            let rule = "must be zero for the strategic reserve";
+            violations.push(Violation::new(format!("changes[{index}].overrun_limit"), "RESERVE_OVERRUN", rule));
+        }
+    }
     violations.take_all(draft::plant(&mut after, "new_envelopes", &change.new, &HashMap::new()));
     if after.branches.len() > MAX_ENVELOPES {
         let rule = format!("a plan has at most {MAX_ENVELOPES} envelopes");

@@ -78,6 +78,7 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
             }
         }
         AmendmentKind::Change | AmendmentKind::Transfer => {
+            set_overruns(work, &plans.plan, &amendment.lines, currency).await?;
             store::plan::amend(work.conn(), &mut plans.plan, amendment.draw_limit_after).await?;
         }
     }
@@ -106,12 +107,37 @@ pub async fn check_parents(work: &mut Work, lines: &[Line]) -> Result<(), Error>
 async fn add_envelopes(work: &mut Work, plan: &Plan, lines: &[Line]) -> Result<(), Error> {
     let new = lines.iter().filter(|line| line.is_new);
     let added: Vec<Added<'_>> = new
-        .map(|line| Added { id: line.envelope, place: &line.place, display_name: &line.display_name, planned: line.own_change })
+        .map(|line| Added {
+            id: line.envelope,
+            place: &line.place,
+            display_name: &line.display_name,
+            planned: line.own_change,
+            overrun_limit: line.overrun_after,
+        })
         .collect();
     if !added.is_empty() {
         store::envelope::insert(work.conn(), plan.id, plan.programme, &added).await?;
     }
     Ok(())
+}
+
+/// Lets envelopes overrun further, or less far unless they have already.
+async fn set_overruns(work: &mut Work, plan: &Plan, lines: &[Line], currency: Currency) -> Result<(), Error> {
+    let changed: Vec<&Line> = lines.iter().filter(|line| !line.is_new && line.overrun_before != line.overrun_after).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
+    for line in &changed {
+        let available = envelopes.iter().find(|e| e.id == line.envelope).map_or(0, |e| e.balances.available());
+        if available.saturating_add(line.overrun_after) < 0 {
+            let (asked, overrun_left) = (line.overrun_before - line.overrun_after, available + line.overrun_before);
+            let refusal = Refusal::EnvelopeExhausted { envelope: line.envelope, asked, available, overrun_left };
+            return Err(Error::Refused { refusal, currency });
+        }
+    }
+    let limits: Vec<_> = changed.iter().map(|line| (line.envelope, line.overrun_after)).collect();
+    Ok(store::envelope::set_overruns(work.conn(), &limits).await?)
 }
 
 /// What closing a plan comes to, its envelopes being locked.

@@ -344,3 +344,44 @@ async fn an_amendment_that_nobody_decides_lapses() {
     assert_eq!(states, [AmendmentState::Proposed, AmendmentState::Lapsed]);
     assert_eq!(world.available(&tree.id("bj")).await, 300);
 }
+
+#[tokio::test]
+async fn an_amendment_lets_an_envelope_overrun_and_takes_back_no_overrun_that_is_used() {
+    let world = World::new().await;
+    let tree = world.active(world.tree_request()).await;
+    let bj = tree.id("bj");
+    let overrun = |envelope_id: &str, limit| pb::ProposeAmendmentRequest {
+        changes: vec![pb::EnvelopeChange {
+            envelope_id: envelope_id.to_owned(),
+            allocated: None,
+            overrun_limit: Some(fen(limit)),
+        }],
+        ..world.amendment_request(&tree.plan, &[])
+    };
+    let reserve = violations(world.propose_with(overrun(&tree.id("reserve"), 1)).await);
+    assert_eq!(reserve, [("changes[0].overrun_limit".to_owned(), "RESERVE_OVERRUN".to_owned())]);
+    let more = world.propose_with(overrun(&bj, 50)).await.expect("proposed");
+    assert_eq!(told(&more), [("bj", 300, 300)]);
+    let limits =
+        |line: &pb::AmendmentLine| [&line.overrun_limit_before, &line.overrun_limit_after].map(|money| minor(money.as_ref()));
+    assert_eq!(limits(&more.lines[0]), [0, 50]);
+    refused(world.reserve_in(&bj, 340).await, Code::FailedPrecondition, "ENVELOPE_EXHAUSTED");
+    world.approve_amendment("controller", &more.amendment_id).await.expect("applied");
+    let held = world.reserve_in(&bj, 340).await.expect("held").reservation_id;
+    assert_eq!(balances_of(&world.sums(&tree.plan).await, "bj"), [340, 0, 0, -40]);
+
+    let less = world.propose_with(overrun(&bj, 39)).await.expect("proposed");
+    let answer = world.approve_amendment("controller", &less.amendment_id).await;
+    let figures = refused(answer, Code::FailedPrecondition, "ENVELOPE_EXHAUSTED");
+    let figure = |name: &str| figures[name].clone();
+    assert_eq!([figure("asked_minor"), figure("available_minor")], ["11".to_owned(), "-40".to_owned()]);
+    // What may be overrun is not there to be given to another, and an overdrawn envelope closes with what it owes.
+    short(world.transfer(&tree.plan, &bj, &tree.id("sh kits"), 1).await, "ENVELOPE_EXHAUSTED", &bj, Some(1), -40);
+    world.release(&held, Some(1)).await.expect("given back");
+    world.approve_amendment("controller", &less.amendment_id).await.expect("applied");
+    world.commit(&held, None).await.expect("owed");
+    let closing = world.close(&tree.plan, pb::OpenReservations::Refuse, "").await.expect("proposed");
+    world.approve_amendment("controller", &closing.amendment_id).await.expect("closed");
+    assert_eq!(balances_of(&world.sums(&tree.plan).await, "bj"), [0, 339, 0, -39]);
+    world.verified().await;
+}

@@ -175,3 +175,27 @@ async fn a_plan_that_is_closed_while_many_reserve_is_closed_with_all_or_refuses_
     }
     world.verified().await;
 }
+
+#[tokio::test]
+async fn what_comes_back_to_a_closed_plan_is_taken_when_it_is_closed_again() {
+    let world = World::new().await;
+    let tree = world.active(world.tree_request()).await;
+    let bj = tree.id("bj");
+    let paid = world.reserve_in(&bj, 30).await.expect("held").reservation_id;
+    world.commit(&paid, None).await.expect("owed");
+    world.spend(&paid, None).await.expect("paid");
+    let closing = world.close(&tree.plan, Refuse, "").await.expect("proposed");
+    world.approve_amendment("controller", &closing.amendment_id).await.expect("closed");
+    let spend = world.entry_of(&paid, pb::LedgerEntryKind::Spend).await;
+    let refund = pb::ReverseRequest { release: true, ..world.reverse_request(&spend) };
+    world.reverse_with(refund).await.expect("refunded");
+    assert_eq!(world.available(&bj).await, 30);
+
+    let again = world.close(&tree.plan, Refuse, "").await.expect("proposed");
+    assert_eq!((again.state(), told(&again)), (AmendmentState::Proposed, vec![("core", 30, 0), ("bj", 30, 0)]));
+    world.approve_amendment("controller", &again.amendment_id).await.expect("closed");
+    assert_eq!(world.plan_of(&tree.plan).await.state(), PlanState::Closed);
+    assert_eq!(standing(world.sums(&tree.plan).await.total.as_ref().expect("a total")), [0, 0, 0, 0]);
+    refused(world.close(&tree.plan, Refuse, "").await, Code::FailedPrecondition, "PLAN_STATE");
+    world.verified().await;
+}

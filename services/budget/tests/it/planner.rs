@@ -83,7 +83,11 @@ impl World {
 
     /// A change of what envelopes hold, by the planner.
     pub fn amendment_request(&self, plan_id: &str, totals: &[(String, i64)]) -> pb::ProposeAmendmentRequest {
-        let change = |(id, total): &(String, i64)| pb::EnvelopeChange { envelope_id: id.clone(), allocated: Some(fen(*total)) };
+        let change = |(id, total): &(String, i64)| pb::EnvelopeChange {
+            envelope_id: id.clone(),
+            allocated: Some(fen(*total)),
+            overrun_limit: None,
+        };
         pb::ProposeAmendmentRequest {
             programme_id: self.programme.clone(),
             request_id: id(),
