@@ -1,11 +1,14 @@
 //! From protovalidate options to Rust: one `impl Rules` per message, and the table of methods with their scopes.
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor, Value,
+};
 use std::fmt::Write as _;
 
 /// Options as the descriptor pool shows them.
 struct Options {
     field: ExtensionDescriptor,
+    oneof: ExtensionDescriptor,
     personal: ExtensionDescriptor,
     scope: ExtensionDescriptor,
 }
@@ -14,6 +17,7 @@ pub fn generate(pool: &DescriptorPool) -> String {
     let extension = |name: &str| pool.get_extension_by_name(name).unwrap_or_else(|| panic!("extension {name} is not declared"));
     let options = Options {
         field: extension("buf.validate.field"),
+        oneof: extension("buf.validate.oneof"),
         personal: extension("koc.options.v1.personal"),
         scope: extension("koc.options.v1.scope"),
     };
@@ -29,14 +33,12 @@ fn message_impl(code: &mut String, message: &MessageDescriptor, options: &Option
     let area = message.package_name().split('.').nth(1).unwrap_or_default();
     let mut check = String::new();
     let mut strip = String::new();
-    for field in message.fields() {
-        assert!(
-            field.containing_oneof().is_none_or(|o| o.is_synthetic()),
-            "{}: fields of a oneof are not supported by the checker",
-            field.full_name()
-        );
+    for field in message.fields().filter(|f| f.containing_oneof().is_none_or(|o| o.is_synthetic())) {
         check_field(&mut check, &field, options);
         strip_field(&mut strip, &field, options);
+    }
+    for oneof in message.oneofs().filter(|o| !o.is_synthetic()) {
+        oneof_rules(&mut check, &mut strip, message, &oneof, options);
     }
     let programme = match message.get_field_by_name("programme_id") {
         Some(_) => "Some(self.programme_id.as_str())",
@@ -99,6 +101,42 @@ fn check_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
     if !body.is_empty() {
         writeln!(code, "c.enter(\"{name}\");\n{body}c.leave();").expect("writing to a string");
     }
+}
+
+/// A oneof holds messages of ours, each with rules of its own; it may have to be set.
+fn oneof_rules(check: &mut String, strip: &mut String, message: &MessageDescriptor, oneof: &OneofDescriptor, options: &Options) {
+    let name = oneof.name();
+    let required = flag(rules_of(oneof.options(), &options.oneof).as_ref(), "required");
+    let module = rust_type(message).replace(message.name(), &snake(message.name()));
+    writeln!(check, "match &self.{name} {{").expect("writing to a string");
+    writeln!(strip, "match &mut self.{name} {{").expect("writing to a string");
+    for field in oneof.fields() {
+        let ours = matches!(field.kind(), Kind::Message(inner) if inner.package_name().starts_with("koc."));
+        let bare = rules_of(field.options(), &options.field).is_none();
+        assert!(ours && bare, "{}: a oneof holds messages of the suite without rules on the field", field.full_name());
+        let (field, variant) = (field.name(), format!("{module}::{}::{}", camel(name), camel(field.name())));
+        writeln!(check, "Some({variant}(v)) => {{ c.enter(\"{field}\"); crate::rules::Rules::check(v, c); c.leave(); }}")
+            .expect("writing to a string");
+        writeln!(strip, "Some({variant}(v)) => crate::rules::Rules::strip_personal(v),").expect("writing to a string");
+    }
+    let missing = if required { format!("c.enter(\"{name}\"); c.missing(); c.leave();") } else { String::new() };
+    writeln!(check, "None => {{ {missing} }}\n}}").expect("writing to a string");
+    writeln!(strip, "None => {{}}\n}}").expect("writing to a string");
+}
+
+/// `response_curve` to `ResponseCurve`, as prost names the variants of a oneof.
+fn camel(name: &str) -> String {
+    let word = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+    name.split('_').map(word).collect()
+}
+
+/// `ResponseCurve` to `response_curve`, as prost names the module of a message.
+fn snake(name: &str) -> String {
+    let letter = |(i, c): (usize, char)| match c.is_ascii_uppercase() {
+        true if i > 0 => format!("_{}", c.to_ascii_lowercase()),
+        _ => c.to_ascii_lowercase().to_string(),
+    };
+    name.char_indices().map(letter).collect()
 }
 
 fn list_rules(body: &mut String, field: &FieldDescriptor, rules: Option<&DynamicMessage>) {

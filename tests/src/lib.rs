@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod cluster;
 pub mod database;
+pub mod http;
 pub mod otlp;
 pub mod service;
 pub mod suite;

@@ -1,7 +1,8 @@
-//! A real service in the test's own process: on a database of its own, over real gRPC.
+//! A real service in the test's own process: on a database of its own, over real gRPC and HTTP.
 
 use crate::{
     database::{self, TestDatabase},
+    http::Http,
     token, wait,
 };
 use koc_chassis::{
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
+    metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
@@ -31,17 +33,28 @@ pub type TestChannel = InterceptedService<Channel, Bearer>;
 /// Adds a token, and the person who acts.
 #[derive(Debug, Clone)]
 pub struct Bearer {
-    token: Option<String>,
-    actor: Option<String>,
+    token: Option<MetadataValue<Ascii>>,
+    actor: Option<MetadataValue<Ascii>>,
+}
+
+impl Bearer {
+    /// Shows this token, or none, and asserts this actor, or none.
+    ///
+    /// # Panics
+    /// When they are not plain text.
+    #[must_use]
+    pub fn new(token: Option<String>, actor: Option<String>) -> Self {
+        let token = token.map(|token| format!("Bearer {token}").parse().expect("a token is text"));
+        Self { token, actor: actor.map(|actor| actor.parse().expect("an actor is text")) }
+    }
 }
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a token is text"));
-        }
-        if let Some(actor) = &self.actor {
-            request.metadata_mut().insert("koc-actor", actor.parse().expect("an actor is text"));
+        for (header, value) in [("authorization", &self.token), ("koc-actor", &self.actor)] {
+            if let Some(value) = value {
+                request.metadata_mut().insert(header, value.clone());
+            }
         }
         Ok(request)
     }
@@ -76,6 +89,13 @@ pub async fn database(schema: &Schema) -> ServiceDatabase {
         ] {
             sqlx::query(sql).execute(&pool).await?;
         }
+        // All facts, those without a place too.
+        let told = "CREATE VIEW told AS
+             SELECT position, fact_id, programme_id, subject_id, type_name, payload, traceparent FROM fact
+             UNION ALL
+             SELECT NULL, f.*, traceparent
+             FROM outbox, UNNEST(fact_ids, programme_ids, subject_ids, type_names, payloads) AS f";
+        sqlx::query(told).execute(&pool).await?;
         // The function runs with its owner's rights, so its owner must reach the table.
         sqlx::query(sqlx::AssertSqlSafe(format!("GRANT SELECT ON test_clock TO {owner}"))).execute(&pool).await?;
         // The search path is the function's own, since its caller may stand in another.
@@ -152,7 +172,19 @@ impl Running {
     #[must_use]
     pub fn channel_with(&self, token: Option<String>, actor: Option<String>) -> TestChannel {
         let channel = Endpoint::from_shared(self.url.clone()).expect("an address of ours").connect_lazy();
-        InterceptedService::new(channel, Bearer { token, actor })
+        InterceptedService::new(channel, Bearer::new(token, actor))
+    }
+
+    /// A client for HTTP/JSON with this token, or none.
+    #[must_use]
+    pub fn http_with(&self, token: Option<String>) -> Http {
+        Http::new(Endpoint::from_shared(self.url.clone()).expect("an address of ours").connect_lazy(), token)
+    }
+
+    /// A client for HTTP/JSON that may do everything, acting as `tester`.
+    #[must_use]
+    pub fn http(&self) -> Http {
+        self.http_with(Some(token::all("tester")))
     }
 
     /// Moves the service's clock.

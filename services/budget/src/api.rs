@@ -1,15 +1,24 @@
 //! The service's RPCs: decode, call, encode.
 
+mod advisor;
+mod amendment;
 mod convert;
+mod draft;
 mod error;
 mod ledger;
 mod member_limit;
 mod plan;
+mod plan_summary;
 mod reservation;
 mod reserve_draw;
+mod reserve_policy;
 
-use crate::{error::Error, peer::Currencies};
-use koc_chassis::gate::Gate;
+use crate::{
+    error::Error,
+    flow::lane::{ById, Lane},
+    peer::Currencies,
+};
+use koc_chassis::{gate::Gate, lane};
 use std::sync::Arc;
 
 /// What all RPCs stand on.
@@ -17,6 +26,10 @@ use std::sync::Arc;
 pub struct Api {
     pub gate: Gate<Error>,
     pub currencies: Arc<Currencies>,
+    /// Where operations on money wait to be decided together.
+    pub operations: Lane,
+    /// Where reads of a reservation wait for each other.
+    pub reads: lane::Lane<lane::Reading<ById>>,
 }
 
 koc_chassis::feed_service!(koc_proto::koc::budget::v1, Error);

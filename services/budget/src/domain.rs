@@ -2,14 +2,17 @@
 //!
 //! The invariants, which the property tests in [`books`] hold and the database checks once more:
 //!
-//! 1. For each envelope: allocated = available + reserved + committed + spent, and none of them is below zero.
-//! 2. For each reservation: amount = reserved + committed + spent + released, none below zero; amount, spent and released
-//!    never fall, so each minor unit leaves `reserved` once.
+//! 1. For each envelope: allocated = available + reserved + committed + spent; none of them is below zero but available, which
+//!    falls no further than the overrun limit lets it.
+//! 2. For each reservation: amount = reserved + committed + spent + released, none below zero; amount and released never fall, spent
+//!    only by a reversal, so each minor unit leaves `reserved` once unless a reversal brings it back. A reversal names the entry it
+//!    undoes, once at most and never for more than its amount.
 //! 3. An envelope's reserved, committed and spent are the sums of its reservations'.
 //! 4. A member limit's use is what the member's reservations in its plans hold, owe and have paid, and a reservation never
 //!    takes it past the limit.
 //! 5. All of these are the sums of the ledger's entries, whose sequence in each envelope is dense.
-//! 6. A refusal moves no money, and a refusal for money has asked > available.
+//! 6. What an envelope holds with its children is a sum: it is never less than theirs, and only envelopes without children hold reservations.
+//! 7. A refusal moves no money, and a refusal for money has asked > available, what is left of an overrun included.
 
 /// An enum whose values stand as text in the database.
 macro_rules! text_enum {
@@ -36,8 +39,15 @@ macro_rules! text_enum {
 pub mod balances;
 pub mod period;
 
+pub mod approval;
+pub mod envelope;
+pub mod pace;
 pub mod plan;
+pub mod resource_kind;
+
+pub mod amendment;
 pub mod reservation;
+pub mod reversal;
 
 pub mod books;
 pub mod refusal;
@@ -45,5 +55,7 @@ pub mod refusal;
 pub mod ledger;
 pub mod verification;
 
+pub mod advisor;
 pub mod member_limit;
 pub mod reserve_draw;
+pub mod reserve_policy;

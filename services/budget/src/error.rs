@@ -2,22 +2,33 @@
 
 use crate::{
     domain::{
+        amendment::{AmendmentStage, AmendmentStandstill},
+        approval::NotApproved,
         balances::Imbalance,
         period::Period,
-        plan::{Stage, Standstill},
+        plan::{ResourceClass, Stage, Standstill},
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{AmendmentId, EntryId, EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{fault::Violation, money::Currency};
+use koc_chassis::{
+    fault::Violation,
+    lane::{Shared, Unserved},
+    money::Currency,
+};
 
 /// An error of the budget service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// Of the group that the call was part of.
+    #[error(transparent)]
+    Shared(#[from] Shared<Error>),
     #[error("the ledger does not add up")]
     Imbalance(#[from] Imbalance),
     #[error("fields break a rule")]
@@ -34,6 +45,8 @@ pub enum Error {
     EnvelopeNotFound(EnvelopeId),
     #[error("reservation {0} does not exist")]
     ReservationNotFound(ReservationId),
+    #[error("the reservation has no entry {0}")]
+    EntryNotFound(EntryId),
     #[error("draw {0} does not exist")]
     DrawNotFound(ReserveDrawId),
     #[error("plan {plan} is {is:?}")]
@@ -42,6 +55,27 @@ pub enum Error {
     EtagMismatch(PlanId),
     #[error("who asked may not decide")]
     ApproverIsRequester,
+    #[error("the same person twice is one person")]
+    ApproverRepeated,
+    #[error("only who asked takes it back")]
+    NotTheRequester,
+    #[error("an approval of plan {plan} was good until {since}")]
+    ApprovalExpired { plan: PlanId, since: DateTime<Utc> },
+    #[error("amendment {0} does not exist")]
+    AmendmentNotFound(AmendmentId),
+    #[error("amendment {amendment} is {is:?}")]
+    AmendmentState { amendment: AmendmentId, is: AmendmentStage },
+    #[error("amendment {amendment} was made upon version {base}; its plan has {is}")]
+    AmendmentConflict { amendment: AmendmentId, base: i64, is: i64 },
+    #[error("envelope {0} has held reservations")]
+    EnvelopeHasReservations(EnvelopeId),
+    /// How many, or more than [`crate::domain::amendment::MAX_RELEASED`].
+    #[error("plan {plan} has {count} open reservations")]
+    OpenReservations { plan: PlanId, count: usize },
+    #[error("plan {plan} has no envelope that takes {class:?}")]
+    CarryOverTargetMissing { plan: PlanId, class: ResourceClass },
+    #[error("the reserve of plan {0} would not be within its bounds")]
+    ReserveShare(PlanId),
     /// Money did not move, by a rule; the figures are in the currency.
     #[error("refused: {refusal:?}")]
     Refused { refusal: Refusal, currency: Currency },
@@ -49,16 +83,44 @@ pub enum Error {
     PeriodOverlaps(Period),
     #[error("plan {0} has no strategic reserve")]
     ReserveMissing(PlanId),
-    #[error("output {output} drew within a day; again from {until}")]
-    DrawCoolingDown { output: OutputId, until: DateTime<Utc> },
+    #[error("{subject} drew already; again from {until}")]
+    DrawCoolingDown { subject: CoolingSubject, until: DateTime<Utc> },
+    #[error("a draw of {asked} is more than the {most} that one may take of the reserve of {plan}")]
+    DrawTooLarge { plan: PlanId, asked: i64, most: i64, currency: Currency },
+    #[error("draw {draw} adds to {first}")]
+    DrawIsTopUp { draw: ReserveDrawId, first: ReserveDrawId },
+    #[error("who approved may not approve again")]
+    ApproverRepeated,
+    #[error("plan {plan} has no version {version} of its reserve policy")]
+    PolicyVersionNotFound { plan: PlanId, version: i64 },
     #[error("draw {draw} is {is:?}")]
     DrawState { draw: ReserveDrawId, is: DrawStage },
+    #[error("advice was not waited for")]
+    AdviceStopped,
+    #[error("the advisor failed")]
+    AdvisorFailed(#[source] tokio::task::JoinError),
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]
     RegistryRefused(#[source] tonic::Status),
     #[error("the registry names a currency that is not known: {0}")]
     CurrencyUnknown(String),
+}
+
+/// Who or what a cool-down is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoolingSubject {
+    Output(OutputId),
+    Member(MemberId),
+}
+
+impl std::fmt::Display for CoolingSubject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Output(id) => write!(f, "output {id}"),
+            Self::Member(id) => write!(f, "member {id}"),
+        }
+    }
 }
 
 impl From<Vec<Violation>> for Error {
@@ -73,12 +135,31 @@ impl From<Violation> for Error {
     }
 }
 
+impl From<NotApproved> for Error {
+    fn from(why: NotApproved) -> Self {
+        match why {
+            NotApproved::ApproverIsRequester => Self::ApproverIsRequester,
+            NotApproved::ApproverRepeated => Self::ApproverRepeated,
+        }
+    }
+}
+
 impl Error {
     /// Why a plan stands still.
     pub fn of_plan(plan: PlanId, standstill: Standstill) -> Self {
         match standstill {
             Standstill::State { is, must_be } => Self::PlanState { plan, is, must_be },
-            Standstill::ApproverIsRequester => Self::ApproverIsRequester,
+            Standstill::NotApproved(why) => why.into(),
+            Standstill::ApprovalExpired { since } => Self::ApprovalExpired { plan, since },
+        }
+    }
+
+    /// Why an amendment stands still.
+    pub fn of_amendment(amendment: AmendmentId, standstill: AmendmentStandstill) -> Self {
+        match standstill {
+            AmendmentStandstill::State { is } => Self::AmendmentState { amendment, is },
+            AmendmentStandstill::NotApproved(why) => why.into(),
+            AmendmentStandstill::NotTheRequester => Self::NotTheRequester,
         }
     }
 
@@ -87,6 +168,8 @@ impl Error {
         match standstill {
             DrawStandstill::State { is } => Self::DrawState { draw, is },
             DrawStandstill::ApproverIsRequester => Self::ApproverIsRequester,
+            DrawStandstill::ApproverRepeated => Self::ApproverRepeated,
+            DrawStandstill::IsTopUp { first } => Self::DrawIsTopUp { draw, first },
         }
     }
 }

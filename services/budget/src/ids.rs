@@ -5,6 +5,8 @@ pub use koc_chassis::ids::{MemberId, ProgrammeId};
 koc_chassis::typed_id! {
     /// A period's money.
     PlanId,
+    /// A proposal to change a plan.
+    AmendmentId,
     /// A part of a plan's money.
     EnvelopeId,
     /// Money held for one purpose.

@@ -2,7 +2,7 @@
 //! movement stands in.
 //!
 //! Money moves in one place: [`domain::books`] decides, [`store::operation`] locks, reads and writes, [`flow::post_operations`]
-//! publishes. Reservations, activations, draws on the reserve and expiry all go through it.
+//! publishes, [`flow::lane`] does so for many callers at once. Reservations, activations, draws on the reserve and expiry all go through it.
 
 pub mod domain;
 pub mod error;
@@ -16,10 +16,13 @@ pub mod store;
 
 pub use config::Config;
 
-use crate::{error::Error, flow::lapse_draw};
+use crate::flow::{
+    lane::{self, Lane},
+    lapse_amendment, lapse_draw,
+};
 use koc_chassis::{
     feed::Feed,
-    gate::Gate,
+    lane::Reading,
     postgres::Schema,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
     telemetry::Metrics,
@@ -36,11 +39,23 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub const IDENTITY: Identity = Identity { name: "budget", package: "koc.budget.v1", domain: "budget.koc", port: 7402 };
 
 /// Its schema.
-pub static SCHEMA: Schema =
-    Schema { name: "budget", migrations: &MIGRATIONS, append_only: &["ledger_entry", "ledger_chain", "operation"] };
+pub static SCHEMA: Schema = Schema {
+    name: "budget",
+    migrations: &MIGRATIONS,
+    append_only: &[
+        "ledger_entry",
+        "ledger_chain",
+        "operation",
+        "reserve_policy",
+        "reserve_draw_approval",
+        "reserve_draw_outcome",
+    ],
+};
 
 /// How often holds whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often envelopes' balances are noted, for those that have moved much.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
@@ -51,13 +66,23 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
     service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
     let db = service.db().clone();
-    service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone()));
+    let (operations, work) = Lane::new(&db, lane::OPERATIONS);
+    service.spawn(work);
+    let (reads, work) = Reading::lane(&db);
+    service.spawn(work);
+    let expiry = operations.clone();
+    service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
-    let routes = routes(service.gate(), service.feed().clone(), currencies);
+    service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    let db = service.db().clone();
+    service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
+
+    let api = api::Api { gate: service.gate(), currencies, operations, reads };
+    let routes = routes(api, service.feed().clone());
     service.serve(routes, metrics).await
 }
 
-fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> Routes {
+fn routes(api: api::Api, feed: Feed) -> Routes {
     macro_rules! serving {
         ($server:ident :: $kind:ident, $api:expr) => {
             pb::$server::$kind::new($api)
@@ -68,11 +93,14 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let api = api::Api { gate: gate.clone(), currencies };
+    let gate = api.gate.clone();
     Routes::new(serving!(plan_service_server::PlanServiceServer, api.clone()))
+        .add_service(serving!(amendment_service_server::AmendmentServiceServer, api.clone()))
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
         .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
+        .add_service(serving!(advisor_service_server::AdvisorServiceServer, api.clone()))
+        .add_service(serving!(reserve_policy_service_server::ReservePolicyServiceServer, api.clone()))
         .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api))
         .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
 }

@@ -1,5 +1,7 @@
 //! All SQL. Functions take the connection of the transaction that they are part of.
 
+pub mod amendment;
+pub mod envelope;
 pub mod ledger;
 pub mod member_limit;
 pub mod operation;
@@ -7,6 +9,7 @@ pub mod plan;
 pub mod programme;
 pub mod reservation;
 pub mod reserve_draw;
+pub mod reserve_policy;
 
 /// A value in the database that no version of this service writes.
 fn corrupt(column: &str) -> sqlx::Error {

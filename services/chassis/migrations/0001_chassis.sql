@@ -34,11 +34,30 @@ CREATE TABLE audit_entry (
 );
 CREATE INDEX audit_entry_subject ON audit_entry (programme_id, subject_id, audit_entry_id);
 
--- Facts of this service, written in the transaction of the change. The sequencer gives positions to what is committed.
+-- Facts that have no place in the feed yet, written in the transaction of the change: one row for all that it tells at once, taken
+-- away by the sequencer once the transaction is committed.
+CREATE TABLE outbox (
+    ordinal bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT outbox_pkey PRIMARY KEY, -- has gaps and may commit out of order
+    fact_ids uuid[] NOT NULL,          -- this and the next four are of one length: a fact each
+    programme_ids uuid[] NOT NULL,
+    subject_ids uuid[] NOT NULL,
+    type_names text[] NOT NULL,        -- full name of the fact's message
+    payloads bytea[] NOT NULL,         -- the fact, encoded
+    traceparent text NOT NULL,         -- context of the call that caused it
+    record_time timestamptz NOT NULL,
+    CONSTRAINT outbox_lengths CHECK (cardinality(fact_ids) > 0 AND cardinality(programme_ids) = cardinality(fact_ids)
+        AND cardinality(subject_ids) = cardinality(fact_ids) AND cardinality(type_names) = cardinality(fact_ids)
+        AND cardinality(payloads) = cardinality(fact_ids))
+);
+-- It lives for milliseconds: to press it costs more than it saves.
+ALTER TABLE outbox ALTER COLUMN fact_ids SET STORAGE EXTERNAL, ALTER COLUMN programme_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN subject_ids SET STORAGE EXTERNAL, ALTER COLUMN type_names SET STORAGE EXTERNAL,
+    ALTER COLUMN payloads SET STORAGE EXTERNAL;
+
+-- The feed: facts of this service with their places.
 CREATE TABLE fact (
-    fact_id uuid CONSTRAINT fact_pkey PRIMARY KEY,
-    ordinal bigint GENERATED ALWAYS AS IDENTITY,  -- order of insertion; has gaps and may commit out of order
-    position bigint,                   -- place in the feed: dense, NULL until sequenced
+    position bigint CONSTRAINT fact_pkey PRIMARY KEY, -- place in the feed: dense
+    fact_id uuid NOT NULL,
     programme_id uuid NOT NULL,
     subject_id uuid NOT NULL,
     type_name text NOT NULL,           -- full name of the fact's message
@@ -46,8 +65,6 @@ CREATE TABLE fact (
     traceparent text NOT NULL,         -- context of the call that caused it
     record_time timestamptz NOT NULL
 );
-CREATE UNIQUE INDEX fact_position ON fact (position) WHERE position IS NOT NULL;
-CREATE INDEX fact_unsequenced ON fact (ordinal) WHERE position IS NULL;
 
 -- Where the feed stands: one row, locked by whoever sequences.
 CREATE TABLE feed_head (

@@ -9,7 +9,7 @@ pub struct ServeConfig {
     #[arg(long, env = "KOC_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// Where gRPC is served; by default all addresses and the service's own port.
+    /// Where gRPC and HTTP/JSON are served; by default all addresses and the service's own port.
     #[arg(long, env = "KOC_LISTEN")]
     pub listen: Option<SocketAddr>,
 

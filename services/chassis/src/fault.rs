@@ -1,6 +1,8 @@
 //! What can go wrong, as a caller sees it. A service turns its errors into [`Fault`]s in one exhaustive match
 //! (`api/error.rs`); this module turns faults into statuses with details.
 
+use koc_proto::google::rpc;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -74,6 +76,21 @@ impl Fault {
             many => format!("{} fields break a rule; see the details", many.len()),
         };
         Self { violations, ..Self::of(Code::InvalidArgument, "FIELD_VIOLATIONS", message, false) }
+    }
+
+    /// The request cannot be read: INVALID_ARGUMENT.
+    pub fn malformed(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::InvalidArgument, reason, message, false)
+    }
+
+    /// The message is longer than the service reads: OUT_OF_RANGE, as tonic says it.
+    pub fn too_large(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::OutOfRange, reason, message, false)
+    }
+
+    /// The thing is there, and cannot be asked for in this way: UNIMPLEMENTED.
+    pub fn unsupported(reason: &str, message: impl Into<String>) -> Self {
+        Self::of(Code::Unimplemented, reason, message, false)
     }
 
     /// For a passing reason: UNAVAILABLE with a time to wait.
@@ -218,6 +235,15 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the connection broke or none was to be had: nothing that was asked for is at fault.
+pub fn is_unreachable(error: &sqlx::Error) -> bool {
+    match database_code(error) {
+        // 08 connection, 53 resources, 57P an administrator's or the server's end.
+        Some(code) => ["08", "53", "57P"].iter().any(|class| code.starts_with(class)),
+        None => is_transient(error),
+    }
+}
+
 /// Whether the transaction lost a race and should be run again at once.
 pub fn is_race(error: &sqlx::Error) -> bool {
     database_code(error).is_some_and(|code| code == "40001" || code == "40P01")
@@ -232,6 +258,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The name of the constraint that a statement broke.
 pub fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
+}
+
+/// A status as a message: what became of one of many. Its details carry it, where it has any.
+pub fn to_rpc(status: &Status) -> rpc::Status {
+    rpc::Status::decode(status.details()).ok().filter(|message| message.code != 0).unwrap_or_else(|| rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
 }
 
 /// The reason in a status's ErrorInfo; empty when it has none.

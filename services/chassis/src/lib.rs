@@ -1,8 +1,8 @@
 //! What all services of the suite share. Each piece is used by all of them; nothing here knows what a service is for.
 //!
-//! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`auth`], [`token`],
-//! [`admission`], [`gate`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`], [`job`], [`peer`]), and
-//! what carries it all ([`config`], [`postgres`], [`telemetry`], [`vitals`], [`server`]); and apart from all, a
+//! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`transcode`], [`auth`],
+//! [`token`], [`admission`], [`gate`], [`lane`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`],
+//! [`job`], [`peer`]), and what carries it all ([`config`], [`postgres`], [`telemetry`], [`vitals`], [`server`]); and apart from all, a
 //! private Postgres for development and tests ([`cluster`]).
 
 pub mod clock;
@@ -16,7 +16,9 @@ pub mod admission;
 pub mod auth;
 pub mod context;
 pub mod gate;
+pub mod lane;
 pub mod token;
+pub mod transcode;
 
 pub mod consumer;
 pub mod feed;

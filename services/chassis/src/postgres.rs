@@ -5,7 +5,11 @@ use sqlx::{
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{Notify, futures::Notified};
 
 /// Longest statement; calls end sooner by their deadline.
@@ -133,10 +137,32 @@ impl Db {
         self.pool.begin_with(AssertSqlSafe(format!("{begin}; SET LOCAL statement_timeout = {left}"))).await
     }
 
+    /// A connection of its own, for work that never pauses under load and whose statements find rows by their keys. A pool asks the
+    /// server before and after each use whether the connection still lives: two round trips. Plans are made once and not for each
+    /// set of values, and always by index: one that was made while a table was small must do when it has grown.
+    pub fn own_connection(&self, statement_timeout: Duration, lock_timeout: Duration) -> OwnConnection {
+        let milliseconds = |limit: Duration| limit.as_millis().to_string();
+        let options = self.pool.connect_options().as_ref().clone().options([
+            ("statement_timeout", milliseconds(statement_timeout)),
+            ("lock_timeout", milliseconds(lock_timeout)),
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ("enable_seqscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
+            ("jit", "off".to_owned()),
+        ]);
+        OwnConnection { options, kept: Mutex::default() }
+    }
+
     /// Says that facts or jobs were committed.
     pub fn wake(&self) {
         self.facts.notify_one();
         self.jobs.notify_waiters();
+    }
+
+    /// Says that facts were committed, and no jobs.
+    pub fn wake_feed(&self) {
+        self.facts.notify_one();
     }
 
     pub(crate) async fn woken(&self) {
@@ -152,6 +178,29 @@ impl Db {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(channel).await?;
         Ok(listener)
+    }
+}
+
+/// See [`Db::own_connection`].
+pub struct OwnConnection {
+    options: PgConnectOptions,
+    kept: Mutex<Option<PgConnection>>,
+}
+
+impl OwnConnection {
+    /// The connection; a new one when there is none. [`Self::give_back`] it when all went well: otherwise nobody knows in which state
+    /// it is, and dropping it closes it.
+    pub async fn take(&self) -> Result<PgConnection, sqlx::Error> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kept {
+            Some(conn) => Ok(conn),
+            None => PgConnection::connect_with(&self.options).await,
+        }
+    }
+
+    /// Keeps the connection for the next use.
+    pub fn give_back(&self, conn: PgConnection) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
     }
 }
 

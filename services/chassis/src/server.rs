@@ -12,6 +12,7 @@ use crate::{
     postgres::{Db, Schema},
     sequencer::{self, OnSequenced},
     telemetry::Metrics,
+    transcode::Transcoding,
     vitals::{self, Vitals},
 };
 use anyhow::Context;
@@ -62,6 +63,7 @@ pub struct Service {
     db: Db,
     feed: Feed,
     admission: Admission,
+    transcoding: Transcoding,
     stop: CancellationToken,
     hook: Option<Arc<dyn OnSequenced>>,
     consumers: Vec<Consumer>,
@@ -79,6 +81,7 @@ impl Service {
     ) -> anyhow::Result<Self> {
         let keys = Keys::load(&config.jwks_file)?;
         let admission = Admission::new(identity.package, identity.domain, keys)?;
+        let transcoding = Transcoding::new(&identity)?;
         let db = Db::new(&config.database_url, schema.name, config.database_connections)?;
         tokio::select! {
             ready = db.ready(&schema) => ready?,
@@ -91,6 +94,7 @@ impl Service {
             db,
             feed,
             admission,
+            transcoding,
             stop,
             hook: None,
             consumers: Vec::new(),
@@ -130,6 +134,11 @@ impl Service {
     /// Runs jobs of a kind.
     pub fn run_jobs(&mut self, kind: &'static str, handler: Arc<dyn JobHandler>) {
         self.jobs.insert(kind, handler);
+    }
+
+    /// Runs work in the background that ends by itself, such as a lane's: when nobody is left who could ask.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
     }
 
     /// Does something again and again in the background, `pause` apart.
@@ -200,6 +209,7 @@ impl Service {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .max_connection_age(MAX_CONNECTION_AGE)
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+            .layer(self.transcoding.clone())
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(tonic_tracing_opentelemetry::middleware::server::OtelGrpcLayer::default())
             .layer(self.admission.clone())

@@ -11,6 +11,10 @@ mod token;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Calls make many small allocations that end on other threads, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs a brand's programme for its key opinion consumers (KOC): who they are, what money goes where, what they are asked to do,
 /// and what it was worth.
 #[derive(Parser)]

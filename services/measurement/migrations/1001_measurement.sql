@@ -141,7 +141,7 @@ CREATE TABLE reserve_draw (
 );
 CREATE INDEX reserve_draw_output ON reserve_draw (output_id);
 
--- Money owed for draws. Append-only; the key makes a posting that is told twice count once.
+-- Money owed for draws, below zero where a reversal took it back. Append-only; the key makes a posting that is told twice count once.
 CREATE TABLE reserve_draw_posting (
     entry_id uuid CONSTRAINT reserve_draw_posting_pkey PRIMARY KEY,
     programme_id uuid NOT NULL,

@@ -123,7 +123,7 @@ impl Peers {
             }
             page_token = page.next_page_token;
         };
-        let request = budget::GetPlanSummaryRequest { programme_id, plan_id: active.plan_id };
+        let request = budget::GetPlanSummaryRequest { programme_id, plan_id: active.plan_id, as_of_time: None };
         let summary = client.get_plan_summary(request).await?.into_inner();
         let reserve = summary.classes.into_iter().find(|c| c.resource_class() == budget::ResourceClass::StrategicReserve);
         let available = reserve.and_then(|class| class.balances).and_then(|balances| balances.available);

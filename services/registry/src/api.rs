@@ -13,8 +13,11 @@ mod sync;
 mod tier;
 mod value_profile;
 
-use crate::{IDENTITY, error::Error};
-use koc_chassis::server::{MAX_MESSAGE_BYTES, Service};
+use crate::{IDENTITY, error::Error, flow::find_members::ById};
+use koc_chassis::{
+    lane::{Lane, Reading},
+    server::{MAX_MESSAGE_BYTES, Service},
+};
 use koc_proto::koc::registry::v1 as pb;
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
@@ -31,12 +34,12 @@ macro_rules! served {
     };
 }
 
-/// All gRPC services of the registry. Streams end when `stop` is cancelled.
-pub fn routes(service: &Service, stop: CancellationToken) -> Routes {
+/// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other.
+pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
     let gate = service.gate::<Error>();
     let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
-        .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone())))
+        .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone(), members)))
         .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), stop)))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(

@@ -9,6 +9,7 @@ use crate::domain::{
 use koc_chassis::{
     fault::Violation,
     ids::{MemberId, ProgrammeId},
+    lane::{Shared, Unserved},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,11 @@ pub enum Error {
     Invalid(Vec<Violation>),
     #[error("the service is going away")]
     Draining,
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// Of the group that the call was part of.
+    #[error(transparent)]
+    Shared(#[from] Shared<Error>),
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }

@@ -3,5 +3,6 @@
 pub mod apply_batch;
 pub mod award_badges;
 pub mod expire_points;
+pub mod find_members;
 pub mod move_points;
 pub mod rank_members;

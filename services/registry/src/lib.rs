@@ -15,6 +15,7 @@ pub use error::Error;
 use crate::flow::{expire_points, rank_members};
 use koc_chassis::{
     gate,
+    lane::Reading,
     postgres::{Db, Schema},
     server::{Identity, Service},
     telemetry::Metrics,
@@ -55,14 +56,17 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
-    service.every(PURGE_PAUSE, move || purge(db.clone()));
-    let db = service.db().clone();
-    service.every(EXPIRY_PAUSE, move || expire_points::sweep(db.clone()));
-    let db = service.db().clone();
-    service.every(COUNT_PAUSE, move || rank_members::count(db.clone()));
-    let db = service.db().clone();
-    service.every(PURGE_PAUSE, move || rank_members::forget_months(db.clone()));
-    let routes = api::routes(&service, stop);
+    let purged = db.clone();
+    service.every(PURGE_PAUSE, move || purge(purged.clone()));
+    let expired = db.clone();
+    service.every(EXPIRY_PAUSE, move || expire_points::sweep(expired.clone()));
+    let counted = db.clone();
+    service.every(COUNT_PAUSE, move || rank_members::count(counted.clone()));
+    let forgotten = db.clone();
+    service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
+    let (members, work) = Reading::lane(&db);
+    service.spawn(work);
+    let routes = api::routes(&service, members, stop);
     service.serve(routes, metrics).await
 }
 

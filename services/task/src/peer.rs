@@ -119,6 +119,7 @@ impl Budget {
             purpose: hold.purpose,
             amount: Some(hold.amount.to_proto()),
             time_to_live: Some(prost_types::Duration { seconds: hold.seconds, nanos: 0 }),
+            ..Default::default()
         };
         match self.client().reserve(request).await {
             Ok(answer) => {
@@ -145,6 +146,7 @@ impl Budget {
             reservation_id: hold.to_string(),
             amount: Some(amount.to_proto()),
             release_rest: true,
+            ..Default::default()
         };
         match self.client().commit(request).await {
             Ok(_) => Ok(Ok(())),
@@ -164,6 +166,7 @@ impl Budget {
             request_id,
             reservation_id: hold.to_string(),
             amount: None,
+            ..Default::default()
         };
         match self.client().release(request).await {
             Ok(_) => Ok(Ok(())),

@@ -2,16 +2,22 @@
 
 use crate::{
     domain::{
+        amendment::{Amendment, Line, OpenReservations},
+        approval::{Approval, Policy},
         balances::{Account, Balances},
+        envelope::{Envelope, with_children},
         ledger::LedgerEntry,
         member_limit::MemberLimit,
+        pace::Pace,
         period::Period,
-        plan::{Envelope, Plan, ResourceClass, Stage},
+        plan::{Plan, ResourceClass},
         reservation::Reservation,
-        reserve_draw::{Draw, DrawKind, Evidence},
+        resource_kind::ResourceKind,
+        reversal::ReversalReason,
     },
-    flow::fact::{draw_state, entry_kind, optional, plan_state},
+    flow::fact::{amendment_kind, amendment_state, entry_kind, optional, plan_state, resource_kind},
 };
+use chrono::{DateTime, Utc};
 use koc_chassis::{
     clock,
     fault::{Violation, Violations},
@@ -34,8 +40,10 @@ pub fn balances(balances: &Balances, currency: Currency) -> pb::Balances {
     }
 }
 
+/// A plan with its envelopes, or without them where there are none.
 pub fn plan(plan: &Plan, envelopes: &[Envelope], currency: Currency) -> pb::Plan {
     let stage = plan.state.stage();
+    let sums = with_children(envelopes, |envelope| envelope.shown(stage));
     pb::Plan {
         plan_id: plan.id.to_string(),
         programme_id: plan.programme.to_string(),
@@ -43,23 +51,114 @@ pub fn plan(plan: &Plan, envelopes: &[Envelope], currency: Currency) -> pb::Plan
         period_start_time: Some(clock::to_proto(plan.period.start())),
         period_end_time: Some(clock::to_proto(plan.period.end())),
         state: plan_state(stage).into(),
-        envelopes: envelopes.iter().filter(|e| e.plan == plan.id).map(|e| envelope(e, stage, currency)).collect(),
+        envelopes: envelopes.iter().zip(&sums).map(|(e, balances)| envelope(e, balances, None, currency)).collect(),
         automatic_draw_limit: plan.automatic_draw_limit.and_then(|minor| money(minor, currency)),
         submitted_by: plan.state.submitted_by().unwrap_or_default().to_owned(),
         approved_by: plan.state.approved_by().unwrap_or_default().to_owned(),
         etag: page::etag(plan.version),
         create_time: Some(clock::to_proto(plan.create_time)),
+        policy: Some(policy(&plan.policy)),
+        approvals: plan.state.approvals().iter().map(approval).collect(),
     }
 }
 
-pub fn envelope(envelope: &Envelope, stage: Stage, currency: Currency) -> pb::Envelope {
+fn policy(policy: &Policy) -> pb::PlanPolicy {
+    pb::PlanPolicy {
+        required_approvals: i32::try_from(policy.required_approvals).unwrap_or(i32::MAX),
+        approval_validity: Some(prost_types::Duration {
+            seconds: policy.validity.num_seconds(),
+            nanos: policy.validity.subsec_nanos(),
+        }),
+        min_reserve_percent: Some(policy.min_reserve_percent),
+        max_reserve_percent: Some(policy.max_reserve_percent),
+    }
+}
+
+fn approval(approval: &Approval) -> pb::Approval {
+    pb::Approval { approved_by: approval.by.clone(), approve_time: Some(clock::to_proto(approval.time)) }
+}
+
+/// An envelope with its balances and its children's.
+pub fn envelope(envelope: &Envelope, balances: &Balances, pace: Option<Pace>, currency: Currency) -> pb::Envelope {
+    let place = &envelope.place;
     pb::Envelope {
         envelope_id: envelope.id.to_string(),
         plan_id: envelope.plan.to_string(),
-        resource_class: class_to_proto(envelope.class).into(),
+        resource_class: class_to_proto(place.class).into(),
         display_name: envelope.display_name.clone(),
-        balances: Some(balances(&envelope.shown(stage), currency)),
+        balances: Some(self::balances(balances, currency)),
+        overrun_limit: money(envelope.overrun_limit, currency),
+        parent_envelope_id: optional(place.parent),
+        region: place.region.clone().unwrap_or_default(),
+        resource_kind: place.kind.map_or(pb::ResourceKind::Unspecified, resource_kind).into(),
+        pace: pace.map(|pace| self::pace(pace, currency)),
     }
+}
+
+pub fn pace(pace: Pace, currency: Currency) -> pb::Pace {
+    pb::Pace {
+        elapsed_basis_points: pace.elapsed,
+        used_basis_points: pace.used,
+        forecast: pace.forecast.and_then(|minor| money(minor, currency)),
+    }
+}
+
+/// The time that something is asked as of: `now` when none is named, TIME_IN_FUTURE after it.
+pub fn as_of(asked: Option<&prost_types::Timestamp>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Violation> {
+    let Some(asked) = asked else { return Ok(now) };
+    match clock::from_proto("as_of_time", asked)? {
+        time if time > now => Err(Violation::new("as_of_time", "TIME_IN_FUTURE", "must not be in the future")),
+        time => Ok(time),
+    }
+}
+
+pub fn amendment(amendment: &Amendment, currency: Currency) -> pb::Amendment {
+    let decided = amendment.state.decided();
+    let open = amendment.closing.map(|closing| match closing.open {
+        OpenReservations::Refuse => pb::OpenReservations::Refuse,
+        OpenReservations::Release => pb::OpenReservations::Release,
+    });
+    pb::Amendment {
+        amendment_id: amendment.id.to_string(),
+        programme_id: amendment.programme.to_string(),
+        plan_id: amendment.plan.to_string(),
+        kind: amendment_kind(amendment.kind).into(),
+        state: amendment_state(amendment.state.stage()).into(),
+        lines: amendment.lines.iter().map(|line| amendment_line(line, currency)).collect(),
+        total_before: money(amendment.total_before, currency),
+        total_after: money(amendment.total_after, currency),
+        automatic_draw_limit_before: amendment.draw_limit_before.and_then(|minor| money(minor, currency)),
+        automatic_draw_limit_after: amendment.draw_limit_after.and_then(|minor| money(minor, currency)),
+        open_reservations: open.unwrap_or_default().into(),
+        carry_over_plan_id: optional(amendment.closing.and_then(|closing| closing.carry_over)),
+        reason: amendment.reason.clone(),
+        base_etag: page::etag(amendment.base_version),
+        proposed_by: amendment.proposed_by.clone(),
+        approvals: amendment.approvals.iter().map(approval).collect(),
+        decided_by: decided.map(|decided| decided.by.clone()).unwrap_or_default(),
+        decision_reason: decided.map(|decided| decided.reason.clone()).unwrap_or_default(),
+        decide_by_time: Some(clock::to_proto(amendment.decide_by_time)),
+        create_time: Some(clock::to_proto(amendment.create_time)),
+    }
+}
+
+fn amendment_line(line: &Line, currency: Currency) -> pb::AmendmentLine {
+    pb::AmendmentLine {
+        envelope_id: line.envelope.to_string(),
+        plan_id: line.plan.to_string(),
+        display_name: line.display_name.clone(),
+        resource_class: class_to_proto(line.place.class).into(),
+        before: money(line.before, currency),
+        after: money(line.after, currency),
+        is_new: line.is_new,
+        overrun_limit_before: money(line.overrun_before, currency),
+        overrun_limit_after: money(line.overrun_after, currency),
+    }
+}
+
+/// None for UNSPECIFIED; the contract lets only defined values through.
+pub fn kind_from_proto(kind: i32) -> Option<ResourceKind> {
+    ResourceKind::ALL.iter().copied().find(|known| i32::from(resource_kind(*known)) == kind)
 }
 
 pub fn class_to_proto(class: ResourceClass) -> pb::ResourceClass {
@@ -138,6 +237,32 @@ pub fn ledger_entry(entry: &LedgerEntry, currency: Currency) -> pb::LedgerEntry 
         available_after: money(entry.available_after, currency),
         actor: entry.actor.clone(),
         entry_time: Some(clock::to_proto(entry.entry_time)),
+        reverses_entry_id: optional(entry.reversal.map(|reversal| reversal.of)),
+        reversal_reason: entry.reversal.map(|reversal| reversal_reason(reversal.reason)).unwrap_or_default().into(),
+    }
+}
+
+fn reversal_reason(reason: ReversalReason) -> pb::ReversalReason {
+    match reason {
+        ReversalReason::WrongAmount => pb::ReversalReason::WrongAmount,
+        ReversalReason::WrongReservation => pb::ReversalReason::WrongReservation,
+        ReversalReason::Duplicate => pb::ReversalReason::Duplicate,
+        ReversalReason::PaymentReturned => pb::ReversalReason::PaymentReturned,
+        ReversalReason::DeliveryWithdrawn => pb::ReversalReason::DeliveryWithdrawn,
+    }
+}
+
+/// The contract lets only defined values but UNSPECIFIED through.
+pub fn reversal_reason_from_proto(reason: i32) -> Result<ReversalReason, Violation> {
+    match pb::ReversalReason::try_from(reason) {
+        Ok(pb::ReversalReason::WrongAmount) => Ok(ReversalReason::WrongAmount),
+        Ok(pb::ReversalReason::WrongReservation) => Ok(ReversalReason::WrongReservation),
+        Ok(pb::ReversalReason::Duplicate) => Ok(ReversalReason::Duplicate),
+        Ok(pb::ReversalReason::PaymentReturned) => Ok(ReversalReason::PaymentReturned),
+        Ok(pb::ReversalReason::DeliveryWithdrawn) => Ok(ReversalReason::DeliveryWithdrawn),
+        Ok(pb::ReversalReason::Unspecified) | Err(_) => {
+            Err(Violation::new("reason", "enum.defined_only", "must be a known reason"))
+        }
     }
 }
 
@@ -148,41 +273,5 @@ fn account(account: Account) -> pb::LedgerAccount {
         Account::Reserved => pb::LedgerAccount::Reserved,
         Account::Committed => pb::LedgerAccount::Committed,
         Account::Spent => pb::LedgerAccount::Spent,
-    }
-}
-
-pub fn reserve_draw(draw: &Draw, currency: Currency) -> pb::ReserveDraw {
-    let kind = match draw.kind {
-        DrawKind::ViralBoost => pb::ReserveDrawKind::ViralBoost,
-        DrawKind::PopUpEvent => pb::ReserveDrawKind::PopUpEvent,
-        DrawKind::Other => pb::ReserveDrawKind::Other,
-    };
-    let evidence = |item: &Evidence| pb::EvidenceItem { name: item.name.clone(), value: item.value.clone() };
-    pb::ReserveDraw {
-        reserve_draw_id: draw.id.to_string(),
-        programme_id: draw.programme.to_string(),
-        plan_id: draw.plan.to_string(),
-        kind: kind.into(),
-        state: draw_state(draw.stage()).into(),
-        amount: money(draw.amount, currency),
-        member_id: optional(draw.member),
-        output_id: optional(draw.output),
-        evidence: draw.evidence.iter().map(evidence).collect(),
-        decide_by_time: Some(clock::to_proto(draw.decide_by_time)),
-        decision_reason: draw.decided().map(|d| d.reason.clone()).unwrap_or_default(),
-        reservation_id: optional(draw.reservation()),
-        requested_by: draw.requested_by.clone(),
-        decided_by: draw.decided().map(|d| d.by.clone()).unwrap_or_default(),
-        create_time: Some(clock::to_proto(draw.create_time)),
-    }
-}
-
-/// The contract lets only defined values but UNSPECIFIED through.
-pub fn draw_kind(kind: i32) -> Result<DrawKind, Violation> {
-    match pb::ReserveDrawKind::try_from(kind) {
-        Ok(pb::ReserveDrawKind::ViralBoost) => Ok(DrawKind::ViralBoost),
-        Ok(pb::ReserveDrawKind::PopUpEvent) => Ok(DrawKind::PopUpEvent),
-        Ok(pb::ReserveDrawKind::Other) => Ok(DrawKind::Other),
-        Ok(pb::ReserveDrawKind::Unspecified) | Err(_) => Err(Violation::new("kind", "enum.defined_only", "must be a known kind")),
     }
 }

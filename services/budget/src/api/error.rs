@@ -1,17 +1,26 @@
 //! What a caller is told of each error.
 
-use crate::{domain::refusal::Refusal, error::Error};
+use crate::{
+    domain::{amendment::MAX_RELEASED, refusal::Refusal},
+    error::{CoolingSubject, Error},
+};
 use koc_chassis::{
     fault::{Fault, ServiceError},
     gate,
     money::{Currency, Money},
+    page,
 };
 
 impl ServiceError for Error {
     fn fault(&self) -> Fault {
         match self {
             Self::Database(error) => Fault::of_database(error),
-            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) => Fault::internal(),
+            Self::Unserved(unserved) => unserved.fault(),
+            Self::Shared(shared) => shared.0.fault(),
+            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) | Self::AdvisorFailed(_) => {
+                Fault::internal()
+            }
+            Self::AdviceStopped => Fault::deadline(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
             Self::ProgrammeNotFound(id) => missing("PROGRAMME_NOT_FOUND", "programme", id),
@@ -21,6 +30,7 @@ impl ServiceError for Error {
             }
             Self::EnvelopeNotFound(id) => missing("ENVELOPE_NOT_FOUND", "envelope", id),
             Self::ReservationNotFound(id) => missing("RESERVATION_NOT_FOUND", "reservation", id),
+            Self::EntryNotFound(id) => missing("ENTRY_NOT_FOUND", "ledger entry", id),
             Self::DrawNotFound(id) => missing("DRAW_NOT_FOUND", "reserve draw", id),
             Self::PlanState { plan, is, must_be } => {
                 let message = format!("the plan is {}; it must be {}", is.as_str(), must_be.as_str());
@@ -30,6 +40,47 @@ impl ServiceError for Error {
                 Fault::conflict("ETAG_MISMATCH", "the plan was changed meanwhile; read it again").with("subject", id)
             }
             Self::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", "who asked may not decide; another person must"),
+            Self::ApproverRepeated => Fault::refused("APPROVER_REPEATED", "you have approved it; another person must too"),
+            Self::NotTheRequester => {
+                Fault::refused("NOT_THE_REQUESTER", "only who proposed it takes it back; others may reject it")
+            }
+            Self::ApprovalExpired { plan, since } => {
+                Fault::refused("APPROVAL_EXPIRED", "an approval has become too old; reopen the plan and have it approved again")
+                    .with("subject", plan)
+                    .with("since", since.to_rfc3339())
+            }
+            Self::AmendmentNotFound(id) => missing("AMENDMENT_NOT_FOUND", "amendment", id),
+            Self::AmendmentState { amendment, is } => {
+                Fault::refused("AMENDMENT_STATE", format!("the amendment is {}", is.as_str()))
+                    .with("subject", amendment)
+                    .with("state", is.as_str())
+            }
+            Self::AmendmentConflict { amendment, base, is } => {
+                Fault::refused("AMENDMENT_CONFLICT", "the plan was changed since it was proposed; propose it anew")
+                    .with("subject", amendment)
+                    .with("base_etag", page::etag(*base))
+                    .with("plan_etag", page::etag(*is))
+            }
+            Self::EnvelopeHasReservations(id) => {
+                let message = "the envelope has held reservations: it cannot be split any more";
+                Fault::refused("ENVELOPE_HAS_RESERVATIONS", message).with("subject", id)
+            }
+            Self::OpenReservations { plan, count } => {
+                let message = match *count > MAX_RELEASED {
+                    true => format!("more than {MAX_RELEASED} reservations hold something; release some first"),
+                    false => format!("{count} reservations hold something"),
+                };
+                Fault::refused("OPEN_RESERVATIONS", message).with("subject", plan).with("count", count)
+            }
+            Self::CarryOverTargetMissing { plan, class } => {
+                let message =
+                    format!("the plan to carry over into has no envelope that takes what is left of {}", class.as_str());
+                Fault::refused("CARRY_OVER_TARGET_MISSING", message).with("subject", plan).with("resource_class", class.as_str())
+            }
+            Self::ReserveShare(plan) => {
+                let message = "the reserve's share in the plan to carry over into would not lie within its policy's bounds";
+                Fault::refused("RESERVE_SHARE_OUT_OF_BOUNDS", message).with("subject", plan)
+            }
             Self::Refused { refusal, currency } => refused(refusal, *currency),
             Self::PeriodOverlaps(period) => {
                 let message = "the member has a limit for another period that overlaps this one";
@@ -40,9 +91,34 @@ impl ServiceError for Error {
             Self::ReserveMissing(id) => {
                 Fault::refused("RESERVE_MISSING", "the plan has no strategic reserve").with("subject", id)
             }
-            Self::DrawCoolingDown { output, until } => Fault::refused("DRAW_COOLING_DOWN", "the output drew within 24 hours")
-                .with("subject", output)
-                .with("until", until.to_rfc3339()),
+            Self::DrawCoolingDown { subject, until } => {
+                let (kind, id) = match subject {
+                    CoolingSubject::Output(id) => ("output", id.to_string()),
+                    CoolingSubject::Member(id) => ("member", id.to_string()),
+                };
+                let message = format!("the {kind} drew already; it may again from {}", until.to_rfc3339());
+                Fault::refused("DRAW_COOLING_DOWN", message)
+                    .with("subject", id)
+                    .with("subject_type", kind)
+                    .with("until", until.to_rfc3339())
+            }
+            Self::DrawTooLarge { plan, asked, most, currency } => {
+                let text = |minor: i64| Money::new(minor, *currency).to_string();
+                let message = format!("{} was asked; one draw may take {} of the reserve", text(*asked), text(*most));
+                let fault = Fault::refused("DRAW_TOO_LARGE", message).with("limit_type", "RESERVE_SHARE").with("limit_id", plan);
+                figures(fault, Some(*asked), *most, *currency)
+            }
+            Self::DrawIsTopUp { draw, first } => {
+                Fault::refused("DRAW_IS_TOP_UP", "the draw adds to another, which is the one to name")
+                    .with("subject", draw)
+                    .with("first_draw", first)
+            }
+            Self::ApproverRepeated => Fault::refused("APPROVER_REPEATED", "who approved counts once; another person must"),
+            Self::PolicyVersionNotFound { plan, version } => {
+                Fault::not_found("POLICY_VERSION_NOT_FOUND", format!("the reserve policy has no version {version}"))
+                    .with("resource_type", "reserve policy")
+                    .with("resource_id", format!("{plan}/{version}"))
+            }
             Self::DrawState { draw, is } => Fault::refused("DRAW_STATE", format!("the draw is {}", is.as_str()))
                 .with("subject", draw)
                 .with("state", is.as_str()),
@@ -55,6 +131,7 @@ impl ServiceError for Error {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),
+            Self::Shared(shared) => shared.0.database(),
             _ => None,
         }
     }
@@ -64,22 +141,32 @@ fn missing(reason: &str, kind: &str, id: &impl ToString) -> Fault {
     Fault::not_found(reason, format!("the {kind} does not exist")).with("resource_type", kind).with("resource_id", id.to_string())
 }
 
+/// The figures of a refusal for money.
+fn figures(fault: Fault, asked: Option<i64>, available: i64, currency: Currency) -> Fault {
+    let fault = fault
+        .with("available", decimal(available, currency))
+        .with("available_minor", available)
+        .with("currency", currency.code());
+    match asked {
+        Some(asked) => fault.with("asked", decimal(asked, currency)).with("asked_minor", asked),
+        None => fault,
+    }
+}
+
 fn refused(refusal: &Refusal, currency: Currency) -> Fault {
-    let figures = |fault: Fault, asked: Option<i64>, available: i64| {
-        let fault = fault
-            .with("available", decimal(available, currency))
-            .with("available_minor", available)
-            .with("currency", currency.code());
-        match asked {
-            Some(asked) => fault.with("asked", decimal(asked, currency)).with("asked_minor", asked),
-            None => fault,
-        }
-    };
+    let figures = |fault: Fault, asked: Option<i64>, available: i64| figures(fault, asked, available, currency);
     let text = |minor: i64| Money::new(minor, currency).to_string();
     match refusal {
-        Refusal::EnvelopeExhausted { envelope, asked, available } => {
-            let message = format!("{} was asked; the envelope has {} available", text(*asked), text(*available));
-            let fault = Fault::refused("ENVELOPE_EXHAUSTED", message).with("limit_type", "ENVELOPE").with("limit_id", envelope);
+        Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left } => {
+            let mut message = format!("{} was asked; the envelope has {} available", text(*asked), text(*available));
+            if *overrun_left > 0 {
+                message.push_str(&format!(" and may overrun by {} more", text(*overrun_left)));
+            }
+            let fault = Fault::refused("ENVELOPE_EXHAUSTED", message)
+                .with("limit_type", "ENVELOPE")
+                .with("limit_id", envelope)
+                .with("overrun_left", decimal(*overrun_left, currency))
+                .with("overrun_left_minor", overrun_left);
             figures(fault, Some(*asked), *available)
         }
         Refusal::MemberLimitExhausted { member, period_start_time, asked, available } => {
@@ -97,9 +184,20 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
                 Fault::refused("RESERVATION_EXHAUSTED", message).with("limit_type", "RESERVATION").with("limit_id", reservation);
             figures(fault, *asked, *available)
         }
+        Refusal::EntryNotReversible { entry, kind } => {
+            Fault::refused("ENTRY_NOT_REVERSIBLE", format!("the entry records {kind}; only COMMIT and SPEND can be reversed"))
+                .with("subject", entry)
+                .with("kind", kind)
+        }
+        Refusal::EntryReversed { entry } => {
+            Fault::refused("ENTRY_REVERSED", "the entry was reversed before").with("subject", entry)
+        }
         Refusal::ReserveNeedsDraw { envelope } => {
             Fault::refused("RESERVE_NEEDS_DRAW", "the strategic reserve is drawn on with RequestReserveDraw alone")
                 .with("subject", envelope)
+        }
+        Refusal::EnvelopeHasChildren { envelope } => {
+            Fault::refused("ENVELOPE_HAS_CHILDREN", "only envelopes without children hold reservations").with("subject", envelope)
         }
         Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
             .with("subject", plan)
@@ -122,10 +220,11 @@ mod tests {
     fn a_refusal_for_money_names_the_limit_and_its_figures() {
         let envelope = EnvelopeId::new();
         let currency = Currency::from_code("CNY").expect("CNY is a currency");
-        let refusal = Refusal::EnvelopeExhausted { envelope, asked: 123_450, available: 5 };
+        let refusal = Refusal::EnvelopeExhausted { envelope, asked: 123_450, available: 5, overrun_left: 70 };
         let fault = Error::Refused { refusal, currency }.fault();
         let figure = |name: &str| fault.metadata.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
         assert_eq!((figure("asked"), figure("available")), ("1234.50".to_owned(), "0.05".to_owned()));
+        assert_eq!((figure("overrun_left"), figure("overrun_left_minor")), ("0.70".to_owned(), "70".to_owned()));
         assert_eq!((figure("asked_minor"), figure("currency")), ("123450".to_owned(), "CNY".to_owned()));
         assert_eq!((figure("limit_type"), figure("limit_id")), ("ENVELOPE".to_owned(), envelope.to_string()));
         assert!(fault.stored);

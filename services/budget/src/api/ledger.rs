@@ -1,8 +1,12 @@
 //! LedgerService.
 
 use super::{Api, convert};
-use crate::{error::Error, ids::EnvelopeId, store};
-use koc_chassis::{fault::Violation, page};
+use crate::{
+    error::Error,
+    ids::{EnvelopeId, ReservationId},
+    store,
+};
+use koc_chassis::{clock, fault::Violation, page};
 use koc_proto::koc::budget::v1 as pb;
 use tonic::{Request, Response, Status};
 
@@ -17,20 +21,47 @@ impl pb::ledger_service_server::LedgerService for Api {
         self.gate
             .read(request, async |call, request: pb::ListLedgerEntriesRequest| {
                 let programme = call.programme.to_string();
-                let filters = [programme.as_str(), request.envelope_id.as_str()];
+                let filters = [programme.as_str(), request.envelope_id.as_str(), request.reservation_id.as_str()];
                 let after = page::key(LIST, &filters, &request.page_token)?.as_deref().map(parse_key).transpose()?;
                 let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
+                let reservation = ReservationId::parse_optional("reservation_id", &request.reservation_id)?;
                 let size = page::size(request.page_size);
                 let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
                 let mut conn = self.gate.db().read().await?;
-                if !store::plan::has_envelope(&mut conn, call.programme, envelope).await? {
+                if !store::envelope::exists(&mut conn, call.programme, envelope).await? {
                     return Err(Error::EnvelopeNotFound(envelope));
                 }
-                let mut entries = store::ledger::list(&mut conn, envelope, after.unwrap_or(0), size + 1).await?;
+                let after = after.unwrap_or(0);
+                let mut entries = match reservation {
+                    None => store::ledger::list(&mut conn, envelope, after, size + 1).await?,
+                    Some(id) => store::ledger::list_of_reservation(&mut conn, envelope, id, after, size + 1).await?,
+                };
                 let next_page_token =
                     page::cut(&mut entries, size, |e| page::token(LIST, &filters, &e.envelope_sequence.to_string()));
                 let entries = entries.iter().map(|entry| convert::ledger_entry(entry, currency)).collect();
                 Ok(pb::ListLedgerEntriesResponse { entries, next_page_token })
+            })
+            .await
+    }
+
+    async fn get_envelope_balances(
+        &self,
+        request: Request<pb::GetEnvelopeBalancesRequest>,
+    ) -> Result<Response<pb::GetEnvelopeBalancesResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::GetEnvelopeBalancesRequest| {
+                let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
+                let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
+                let mut tx = self.gate.db().snapshot().await?;
+                if !store::envelope::exists(&mut tx, call.programme, envelope).await? {
+                    return Err(Error::EnvelopeNotFound(envelope));
+                }
+                let time = convert::as_of(request.as_of_time.as_ref(), clock::now(&mut tx).await?)?;
+                let found = store::ledger::balances_at(&mut tx, &[envelope], time).await?;
+                Ok(pb::GetEnvelopeBalancesResponse {
+                    balances: found.get(&envelope).map(|balances| convert::balances(balances, currency)),
+                    as_of_time: Some(clock::to_proto(time)),
+                })
             })
             .await
     }

@@ -1,11 +1,16 @@
 //! PlanService.
 
-use super::{Api, convert};
+use super::{
+    Api, convert,
+    draft::{self, Edit},
+    plan_summary,
+};
 use crate::{
     domain::{
         balances::Balances,
         books::Command,
-        plan::{NewEnvelope, NewPlan, Plan, PlanState, ResourceClass, Standstill, amount_per_member, check_envelopes},
+        envelope::{Envelope, Tree},
+        plan::{Draft, Plan, PlanState, Stage, Standstill},
     },
     error::Error,
     flow::{
@@ -13,13 +18,12 @@ use crate::{
         post_operations::{done, post},
     },
     ids::{PlanId, ProgrammeId},
-    store::{self, operation::Operation},
+    store::{self, envelope::Added, operation::Operation},
 };
 use koc_chassis::{
     context,
-    fault::{Violation, Violations},
-    gate::{RequestKey, Work},
-    money::{Currency, Money},
+    gate::{Call, RequestKey, Work},
+    money::Currency,
     page,
 };
 use koc_proto::{koc::budget::v1 as pb, rules::Rules};
@@ -31,15 +35,17 @@ const LIST: &str = "ListPlans";
 #[tonic::async_trait]
 impl pb::plan_service_server::PlanService for Api {
     async fn create_plan(&self, request: Request<pb::CreatePlanRequest>) -> Result<Response<pb::CreatePlanResponse>, Status> {
-        let prepare = async |call: &koc_chassis::gate::Call, request: &pb::CreatePlanRequest| {
+        let prepare = async |call: &Call, request: &pb::CreatePlanRequest| {
             let currency = self.currencies.of(call.programme).await?;
-            Ok((currency, new_plan(request, currency)?))
+            Ok((currency, draft::draft(request, currency)?))
         };
         self.gate
-            .mutate_after(request, prepare, |work, _, (currency, new): (Currency, NewPlan)| {
+            .mutate_after(request, prepare, |work, _, (currency, draft): (Currency, Draft)| {
                 Box::pin(async move {
                     let (id, programme) = (PlanId::new(), work.programme());
-                    let (plan, envelopes) = store::plan::insert(work.conn(), id, programme, &new).await?;
+                    let plan = store::plan::insert(work.conn(), id, programme, &draft).await?;
+                    insert_envelopes(work, &plan, &draft.tree).await?;
+                    let envelopes = store::envelope::list(work.conn(), id).await?;
                     work.audit(id.0, None);
                     work.emit(id.0, &fact::plan_changed(&plan)).await?;
                     Ok(pb::CreatePlanResponse { plan: Some(convert::plan(&plan, &envelopes, currency)) })
@@ -56,7 +62,7 @@ impl pb::plan_service_server::PlanService for Api {
                 let currency = self.currencies.known(call.programme).await?.ok_or(Error::PlanNotFound(id))?;
                 let mut tx = self.gate.db().snapshot().await?;
                 let plan = store::plan::find(&mut tx, call.programme, id).await?.ok_or(Error::PlanNotFound(id))?;
-                let envelopes = store::plan::envelopes(&mut tx, &[id]).await?;
+                let envelopes = store::envelope::list(&mut tx, id).await?;
                 Ok(pb::GetPlanResponse { plan: Some(convert::plan(&plan, &envelopes, currency)) })
             })
             .await
@@ -70,26 +76,46 @@ impl pb::plan_service_server::PlanService for Api {
                 let after = page::after_id(LIST, &filters, &request.page_token)?;
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
-                let mut tx = self.gate.db().snapshot().await?;
-                let mut plans = store::plan::list(&mut tx, call.programme, after, size + 1).await?;
+                let mut conn = self.gate.db().read().await?;
+                let mut plans = store::plan::list(&mut conn, call.programme, after, size + 1).await?;
                 let next_page_token = page::cut(&mut plans, size, |p| page::token(LIST, &filters, &p.id.to_string()));
-                let ids: Vec<PlanId> = plans.iter().map(|p| p.id).collect();
-                let envelopes = store::plan::envelopes(&mut tx, &ids).await?;
-                let plans = plans.iter().map(|p| convert::plan(p, &envelopes, currency)).collect();
+                // Without their envelopes: a page of 1,000 plans could have a million.
+                let plans = plans.iter().map(|plan| convert::plan(plan, &[], currency)).collect();
                 Ok(pb::ListPlansResponse { plans, next_page_token })
             })
             .await
     }
 
-    async fn submit_plan(&self, request: Request<pb::SubmitPlanRequest>) -> Result<Response<pb::SubmitPlanResponse>, Status> {
-        let prepare = async |call: &koc_chassis::gate::Call, request: &pb::SubmitPlanRequest| {
-            self.plan_currency(call.programme, &request.plan_id).await
+    async fn update_plan(&self, request: Request<pb::UpdatePlanRequest>) -> Result<Response<pb::UpdatePlanResponse>, Status> {
+        let prepare = async |call: &Call, request: &pb::UpdatePlanRequest| {
+            let (id, currency) = self.plan_currency(call.programme, &request.plan_id).await?;
+            Ok((id, currency, draft::edit(request, currency)?))
         };
+        self.gate
+            .mutate_after(request, prepare, |work, request, (id, currency, edit): (PlanId, Currency, Edit)| {
+                Box::pin(async move {
+                    let mut plan = locked(work, id, &request.etag).await?;
+                    plan.state.must_be(Stage::Draft).map_err(|why| Error::of_plan(id, why))?;
+                    update(work, &mut plan, &edit).await?;
+                    work.audit(id.0, None);
+                    work.emit(id.0, &fact::plan_changed(&plan)).await?;
+                    let envelopes = store::envelope::list(work.conn(), id).await?;
+                    Ok(pb::UpdatePlanResponse { plan: Some(convert::plan(&plan, &envelopes, currency)) })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn submit_plan(&self, request: Request<pb::SubmitPlanRequest>) -> Result<Response<pb::SubmitPlanResponse>, Status> {
+        let prepare =
+            async |call: &Call, request: &pb::SubmitPlanRequest| self.plan_currency(call.programme, &request.plan_id).await;
         self.gate
             .mutate_after(request, prepare, |work, request, (id, currency)| {
                 Box::pin(async move {
-                    let submit = |state: PlanState, actor: &str| state.submit(actor);
-                    let plan = Some(step(work, id, &request.etag, currency, submit).await?);
+                    let mut plan = locked(work, id, &request.etag).await?;
+                    let state = plan.state.clone().submit(work.actor());
+                    let plan = Some(step(work, &mut plan, state, None, currency).await?);
                     Ok(pb::SubmitPlanResponse { plan })
                 })
             })
@@ -98,15 +124,48 @@ impl pb::plan_service_server::PlanService for Api {
     }
 
     async fn approve_plan(&self, request: Request<pb::ApprovePlanRequest>) -> Result<Response<pb::ApprovePlanResponse>, Status> {
-        let prepare = async |call: &koc_chassis::gate::Call, request: &pb::ApprovePlanRequest| {
-            self.plan_currency(call.programme, &request.plan_id).await
-        };
+        let prepare =
+            async |call: &Call, request: &pb::ApprovePlanRequest| self.plan_currency(call.programme, &request.plan_id).await;
         self.gate
             .mutate_after(request, prepare, |work, request, (id, currency)| {
                 Box::pin(async move {
-                    let approve = |state: PlanState, actor: &str| state.approve(actor);
-                    let plan = Some(step(work, id, &request.etag, currency, approve).await?);
+                    let mut plan = locked(work, id, &request.etag).await?;
+                    let now = work.now().await?;
+                    let state = plan.state.clone().approve(work.actor(), &plan.policy, now);
+                    let plan = Some(step(work, &mut plan, state, None, currency).await?);
                     Ok(pb::ApprovePlanResponse { plan })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn reject_plan(&self, request: Request<pb::RejectPlanRequest>) -> Result<Response<pb::RejectPlanResponse>, Status> {
+        let prepare =
+            async |call: &Call, request: &pb::RejectPlanRequest| self.plan_currency(call.programme, &request.plan_id).await;
+        self.gate
+            .mutate_after(request, prepare, |work, request, (id, currency)| {
+                Box::pin(async move {
+                    let mut plan = locked(work, id, &request.etag).await?;
+                    let state = plan.state.clone().reopen();
+                    let plan = Some(step(work, &mut plan, state, Some(request.reason), currency).await?);
+                    Ok(pb::RejectPlanResponse { plan })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn reopen_plan(&self, request: Request<pb::ReopenPlanRequest>) -> Result<Response<pb::ReopenPlanResponse>, Status> {
+        let prepare =
+            async |call: &Call, request: &pb::ReopenPlanRequest| self.plan_currency(call.programme, &request.plan_id).await;
+        self.gate
+            .mutate_after(request, prepare, |work, request, (id, currency)| {
+                Box::pin(async move {
+                    let mut plan = locked(work, id, &request.etag).await?;
+                    let state = plan.state.clone().reopen();
+                    let plan = Some(step(work, &mut plan, state, Some(request.reason), currency).await?);
+                    Ok(pb::ReopenPlanResponse { plan })
                 })
             })
             .await
@@ -117,20 +176,17 @@ impl pb::plan_service_server::PlanService for Api {
         &self,
         request: Request<pb::ActivatePlanRequest>,
     ) -> Result<Response<pb::ActivatePlanResponse>, Status> {
-        let prepare = async |call: &koc_chassis::gate::Call, request: &pb::ActivatePlanRequest| {
-            self.plan_currency(call.programme, &request.plan_id).await
-        };
+        let prepare =
+            async |call: &Call, request: &pb::ActivatePlanRequest| self.plan_currency(call.programme, &request.plan_id).await;
         self.gate
             .mutate_after(request, prepare, |work, request, (id, currency)| {
                 Box::pin(async move {
                     let mut plan = locked(work, id, &request.etag).await?;
-                    let state = plan.state.clone().activate().map_err(|why| Error::of_plan(id, why))?;
-                    store::plan::set_state(work.conn(), &mut plan, state).await?;
+                    let now = work.now().await?;
+                    let state = plan.state.clone().activate(&plan.policy, now).map_err(|why| Error::of_plan(id, why))?;
                     allocate(work, &plan, currency).await?;
-                    work.audit(id.0, None);
-                    work.emit(id.0, &fact::plan_changed(&plan)).await?;
-                    let envelopes = store::plan::envelopes(work.conn(), &[id]).await?;
-                    Ok(pb::ActivatePlanResponse { plan: Some(convert::plan(&plan, &envelopes, currency)) })
+                    let plan = Some(step(work, &mut plan, Ok(state), None, currency).await?);
+                    Ok(pb::ActivatePlanResponse { plan })
                 })
             })
             .await
@@ -142,76 +198,17 @@ impl pb::plan_service_server::PlanService for Api {
         request: Request<pb::GetPlanSummaryRequest>,
     ) -> Result<Response<pb::GetPlanSummaryResponse>, Status> {
         self.gate
-            .read(request, async |call, request: pb::GetPlanSummaryRequest| {
-                let (id, currency) = self.plan_currency(call.programme, &request.plan_id).await?;
-                let mut tx = self.gate.db().snapshot().await?;
-                let plan = store::plan::find(&mut tx, call.programme, id).await?.ok_or(Error::PlanNotFound(id))?;
-                let envelopes = store::plan::envelopes(&mut tx, &[id]).await?;
-                let members = store::plan::member_counts(&mut tx, id).await?;
-                let stage = plan.state.stage();
-                // A plan's amounts can be added up: it was checked when the plan was created.
-                let sum = |class: Option<ResourceClass>| {
-                    let shown: Vec<Balances> =
-                        envelopes.iter().filter(|e| class.is_none_or(|c| e.class == c)).map(|e| e.shown(stage)).collect();
-                    Balances::sum(&shown).unwrap_or_default()
-                };
-                let summary = |class: ResourceClass| {
-                    let balances = sum(Some(class));
-                    let member_count = members.iter().find(|(c, _)| *c == class).map_or(0, |(_, n)| *n);
-                    pb::ClassSummary {
-                        resource_class: convert::class_to_proto(class).into(),
-                        balances: Some(convert::balances(&balances, currency)),
-                        member_count,
-                        amount_per_member: amount_per_member(balances.in_use(), member_count)
-                            .and_then(|minor| convert::money(minor, currency)),
-                    }
-                };
-                let held = |class: &&ResourceClass| envelopes.iter().any(|e| e.class == **class);
-                Ok(pb::GetPlanSummaryResponse {
-                    envelopes: envelopes.iter().map(|e| convert::envelope(e, stage, currency)).collect(),
-                    classes: ResourceClass::ALL.iter().filter(held).map(|class| summary(*class)).collect(),
-                    total: Some(convert::balances(&sum(None), currency)),
-                })
-            })
+            .read(request, async |call, request: pb::GetPlanSummaryRequest| plan_summary::summary(self, &call, &request).await)
             .await
     }
 }
 
 impl Api {
     /// The plan's id and its programme's currency; a programme without plans has no such plan.
-    async fn plan_currency(&self, programme: ProgrammeId, plan_id: &str) -> Result<(PlanId, Currency), Error> {
+    pub(super) async fn plan_currency(&self, programme: ProgrammeId, plan_id: &str) -> Result<(PlanId, Currency), Error> {
         let id = PlanId::parse("plan_id", plan_id)?;
         Ok((id, self.currencies.known(programme).await?.ok_or(Error::PlanNotFound(id))?))
     }
-}
-
-fn new_plan(request: &pb::CreatePlanRequest, currency: Currency) -> Result<NewPlan, Vec<Violation>> {
-    let mut violations = Violations::default();
-    let period = violations.take_all(convert::period(request.period_start_time.as_ref(), request.period_end_time.as_ref()));
-    let mut envelopes = Vec::with_capacity(request.envelopes.len());
-    for (index, envelope) in request.envelopes.iter().enumerate() {
-        let class =
-            violations.take(convert::class_from_proto(&format!("envelopes[{index}].resource_class"), envelope.resource_class));
-        let field = format!("envelopes[{index}].allocated");
-        let planned = violations.take(Money::parse_not_negative(&field, envelope.allocated.as_ref(), currency));
-        if let (Some(class), Some(planned)) = (class, planned) {
-            envelopes.push(NewEnvelope { class, display_name: envelope.display_name.clone(), planned: planned.minor });
-        }
-    }
-    // What concerns them together is judged when each is whole.
-    if envelopes.len() == request.envelopes.len() {
-        violations.take_all(check_envelopes(&envelopes));
-    }
-    let limit = request.automatic_draw_limit.as_ref();
-    let limit = limit.and_then(|limit| violations.take(Money::parse_not_negative("automatic_draw_limit", Some(limit), currency)));
-    violations.finish()?;
-    let Some(period) = period else { return Err(Vec::new()) };
-    Ok(NewPlan {
-        display_name: request.display_name.clone(),
-        period,
-        envelopes,
-        automatic_draw_limit: limit.map(|limit| limit.minor),
-    })
 }
 
 async fn locked(work: &mut Work, id: PlanId, etag: &str) -> Result<Plan, Error> {
@@ -220,27 +217,58 @@ async fn locked(work: &mut Work, id: PlanId, etag: &str) -> Result<Plan, Error> 
     if page::etag_matches(etag, plan.version) { Ok(plan) } else { Err(Error::EtagMismatch(id)) }
 }
 
-/// Moves a plan one state on.
+/// Moves a locked plan to a state, unless it stands still.
 async fn step(
     work: &mut Work,
-    id: PlanId,
-    etag: &str,
+    plan: &mut Plan,
+    state: Result<PlanState, Standstill>,
+    reason: Option<String>,
     currency: Currency,
-    transition: impl FnOnce(PlanState, &str) -> Result<PlanState, Standstill>,
 ) -> Result<pb::Plan, Error> {
-    let mut plan = locked(work, id, etag).await?;
-    let state = transition(plan.state.clone(), work.actor()).map_err(|why| Error::of_plan(id, why))?;
-    store::plan::set_state(work.conn(), &mut plan, state).await?;
-    work.audit(id.0, None);
-    work.emit(id.0, &fact::plan_changed(&plan)).await?;
-    let envelopes = store::plan::envelopes(work.conn(), &[id]).await?;
-    Ok(convert::plan(&plan, &envelopes, currency))
+    let state = state.map_err(|why| Error::of_plan(plan.id, why))?;
+    store::plan::set_state(work.conn(), plan, state).await?;
+    work.audit(plan.id.0, reason);
+    work.emit(plan.id.0, &fact::plan_changed(plan)).await?;
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
+    Ok(convert::plan(plan, &envelopes, currency))
+}
+
+/// Changes what a locked draft says.
+async fn update(work: &mut Work, plan: &mut Plan, edit: &Edit) -> Result<(), Error> {
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
+    let planned = |envelope: &Envelope| Balances { allocated: envelope.planned, ..Balances::default() };
+    let draft = edit.apply(Draft {
+        display_name: plan.display_name.clone(),
+        period: plan.period,
+        tree: Tree::of(&envelopes, "envelopes", planned),
+        automatic_draw_limit: plan.automatic_draw_limit,
+        policy: plan.policy,
+    })?;
+    store::plan::update(work.conn(), plan, &draft).await?;
+    if edit.envelopes.is_some() {
+        store::envelope::clear(work.conn(), plan.id).await?;
+        insert_envelopes(work, plan, &draft.tree).await?;
+    }
+    Ok(())
+}
+
+async fn insert_envelopes(work: &mut Work, plan: &Plan, tree: &Tree) -> Result<(), Error> {
+    // A tree that was checked: none holds less than its children.
+    let own = tree.own().into_iter().map(|own| i64::try_from(own).unwrap_or(0));
+    let added = tree.branches.iter().zip(own).map(|(branch, planned)| Added {
+        id: branch.id,
+        place: &branch.place,
+        display_name: &branch.display_name,
+        planned,
+        overrun_limit: branch.overrun_limit,
+    });
+    Ok(store::envelope::insert(work.conn(), plan.id, plan.programme, &added.collect::<Vec<_>>()).await?)
 }
 
 /// Posts what a plan allocates to its envelopes; an envelope without money gets no entry.
 async fn allocate(work: &mut Work, plan: &Plan, currency: Currency) -> Result<(), Error> {
-    let envelopes = store::plan::envelopes(work.conn(), &[plan.id]).await?;
-    let operation = |envelope: &crate::domain::plan::Envelope| Operation {
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
+    let operation = |envelope: &Envelope| Operation {
         // An envelope is allocated once, whatever activates it: the database would refuse a second one.
         key: RequestKey {
             programme: plan.programme.0,

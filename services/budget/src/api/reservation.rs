@@ -1,68 +1,114 @@
 //! ReservationService. Its mutations keep their answers with the operations of the ledger, for good, and not with the requests
 //! of other methods.
 
+mod moves;
+
 use super::{Api, convert};
 use crate::{
-    domain::{
-        books::{Command, Receipt},
-        reservation::{Reservation, time_to_live},
-        reserve_draw,
-    },
+    domain::books::Receipt,
     error::Error,
-    flow::post_operations::run,
+    flow::post_operations::rehearse_all,
     ids::{EnvelopeId, MemberId, ReservationId},
     store::{self, operation::Operation},
 };
 use koc_chassis::{
     context,
-    fault::{Violation, Violations},
+    fault::{self, Violation},
     gate::{Call, Outcome, RequestKey},
-    money::{Currency, Money},
+    money::Currency,
     page,
 };
-use koc_proto::{google::r#type::Money as Wire, koc::budget::v1 as pb, rules::Rules};
+use koc_proto::{google::rpc, koc::budget::v1 as pb};
+use moves::Moves;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 const LIST: &str = "ListReservations";
+
+/// The handler of a batch form: each request's result, in order.
+macro_rules! batch {
+    ($api:ident, $request:ident, $response:ident, $result:ident) => {{
+        let (call, request) = $api.gate.admit($request)?;
+        let done = $api.batch(&call, request.requests, request.validate_only).await.map_err(|error| $api.gate.status(&error))?;
+        let results = done.into_iter().zip(0..).map(|(end, index)| {
+            let Ended { response, status, replayed } = end;
+            pb::$result { index, response, status, replayed }
+        });
+        Ok(Response::new(pb::$response { results: results.collect() }))
+    }};
+}
 
 #[tonic::async_trait]
 impl pb::reservation_service_server::ReservationService for Api {
     async fn reserve(&self, request: Request<pb::ReserveRequest>) -> Result<Response<pb::ReserveResponse>, Status> {
-        let work = async |call: &Call, request: &pb::ReserveRequest| {
-            let envelope = EnvelopeId::parse("envelope_id", &request.envelope_id)?;
-            let currency = self.currencies.known(call.programme).await?.ok_or(Error::EnvelopeNotFound(envelope))?;
-            self.operate(call, request, reserve_command(request, envelope, currency)?, currency, None).await
-        };
-        self.money(request, work, |reservation, envelope_available| pb::ReserveResponse { reservation, envelope_available }).await
+        self.single(request).await
     }
 
     async fn commit(&self, request: Request<pb::CommitRequest>) -> Result<Response<pb::CommitResponse>, Status> {
-        let work = async |call: &Call, request: &pb::CommitRequest| {
-            let (reservation, currency) = self.reservation_currency(call, &request.reservation_id).await?;
-            let amount = optional_amount(request.amount.as_ref(), currency)?;
-            let command = Command::Commit { reservation, amount, release_rest: request.release_rest };
-            self.operate(call, request, command, currency, None).await
-        };
-        self.money(request, work, |reservation, envelope_available| pb::CommitResponse { reservation, envelope_available }).await
+        self.single(request).await
     }
 
     async fn spend(&self, request: Request<pb::SpendRequest>) -> Result<Response<pb::SpendResponse>, Status> {
-        let work = async |call: &Call, request: &pb::SpendRequest| {
-            let (reservation, currency) = self.reservation_currency(call, &request.reservation_id).await?;
-            let amount = optional_amount(request.amount.as_ref(), currency)?;
-            let reference = Some(request.payment_reference.clone()).filter(|text| !text.is_empty());
-            self.operate(call, request, Command::Spend { reservation, amount }, currency, reference).await
-        };
-        self.money(request, work, |reservation, _| pb::SpendResponse { reservation }).await
+        self.single(request).await
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
-        let work = async |call: &Call, request: &pb::ReleaseRequest| {
-            let (reservation, currency) = self.reservation_currency(call, &request.reservation_id).await?;
-            let amount = optional_amount(request.amount.as_ref(), currency)?;
-            self.operate(call, request, Command::Release { reservation, amount }, currency, None).await
-        };
-        self.money(request, work, |reservation, envelope_available| pb::ReleaseResponse { reservation, envelope_available }).await
+        self.single(request).await
+    }
+
+    async fn extend(&self, request: Request<pb::ExtendRequest>) -> Result<Response<pb::ExtendResponse>, Status> {
+        self.single(request).await
+    }
+
+    async fn reverse(&self, request: Request<pb::ReverseRequest>) -> Result<Response<pb::ReverseResponse>, Status> {
+        self.single(request).await
+    }
+
+    async fn batch_reserve(
+        &self,
+        request: Request<pb::BatchReserveRequest>,
+    ) -> Result<Response<pb::BatchReserveResponse>, Status> {
+        batch!(self, request, BatchReserveResponse, ReserveResult)
+    }
+
+    async fn batch_commit(&self, request: Request<pb::BatchCommitRequest>) -> Result<Response<pb::BatchCommitResponse>, Status> {
+        batch!(self, request, BatchCommitResponse, CommitResult)
+    }
+
+    async fn batch_spend(&self, request: Request<pb::BatchSpendRequest>) -> Result<Response<pb::BatchSpendResponse>, Status> {
+        batch!(self, request, BatchSpendResponse, SpendResult)
+    }
+
+    async fn batch_release(
+        &self,
+        request: Request<pb::BatchReleaseRequest>,
+    ) -> Result<Response<pb::BatchReleaseResponse>, Status> {
+        batch!(self, request, BatchReleaseResponse, ReleaseResult)
+    }
+
+    async fn batch_get_reservations(
+        &self,
+        request: Request<pb::BatchGetReservationsRequest>,
+    ) -> Result<Response<pb::BatchGetReservationsResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::BatchGetReservationsRequest| {
+                let of = |(index, id): (usize, &String)| ReservationId::parse(&format!("reservation_ids[{index}]"), id);
+                let ids = request.reservation_ids.iter().enumerate().map(of).collect::<Result<Vec<_>, Violation>>()?;
+                let mut answer = pb::BatchGetReservationsResponse::default();
+                let Some(currency) = self.currencies.known(call.programme).await? else {
+                    return Ok(pb::BatchGetReservationsResponse { missing_reservation_ids: request.reservation_ids, ..answer });
+                };
+                let mut conn = self.gate.db().read().await?;
+                let found = store::reservation::by_ids(&mut conn, call.programme, &ids).await?;
+                for (id, asked) in ids.iter().zip(request.reservation_ids) {
+                    match found.get(id) {
+                        Some(reservation) => answer.reservations.push(convert::reservation(reservation, currency)),
+                        None => answer.missing_reservation_ids.push(asked),
+                    }
+                }
+                Ok(answer)
+            })
+            .await
     }
 
     async fn get_reservation(
@@ -72,9 +118,8 @@ impl pb::reservation_service_server::ReservationService for Api {
         self.gate
             .read(request, async |call, request: pb::GetReservationRequest| {
                 let (id, currency) = self.reservation_currency(&call, &request.reservation_id).await?;
-                let mut conn = self.gate.db().read().await?;
-                let found = store::reservation::find(&mut conn, call.programme, id).await?;
-                let reservation = found.ok_or(Error::ReservationNotFound(id))?;
+                let found = self.reads.ask(id).await??;
+                let reservation = found.filter(|r| r.programme == call.programme).ok_or(Error::ReservationNotFound(id))?;
                 Ok(pb::GetReservationResponse { reservation: Some(convert::reservation(&reservation, currency)) })
             })
             .await
@@ -103,44 +148,76 @@ impl pb::reservation_service_server::ReservationService for Api {
     }
 }
 
-/// What an operation came to, with the currency it is told in.
-type Moved = (Outcome<Receipt>, Currency);
+/// What became of one request of a batch.
+struct Ended<T> {
+    response: Option<T>,
+    status: Option<rpc::Status>,
+    replayed: bool,
+}
 
 impl Api {
     /// Admits a call that moves money, does its work and answers.
-    async fn money<R: Rules, T>(
-        &self,
-        request: Request<R>,
-        work: impl AsyncFnOnce(&Call, &R) -> Result<Moved, Error>,
-        answer: impl FnOnce(Option<pb::Reservation>, Option<Wire>) -> T,
-    ) -> Result<Response<T>, Status> {
+    async fn single<R: Moves>(&self, request: Request<R>) -> Result<Response<R::Response>, Status> {
         let (call, message) = self.gate.admit(request)?;
-        let (outcome, currency) = work(&call, &message).await.map_err(|error| self.gate.status(&error))?;
-        let Outcome { message: receipt, replayed } = outcome;
-        let reservation = receipt.reservation.as_ref().map(|r: &Reservation| convert::reservation(r, currency));
-        let message = answer(reservation, convert::money(receipt.available, currency));
-        Ok(Outcome { message, replayed }.into())
+        self.operate(&call, &message).await.map(Response::from).map_err(|error| self.gate.status(&error))
     }
 
-    /// Runs the operation of a call.
-    async fn operate<R: Rules + prost::Message>(
+    async fn operate<R: Moves>(&self, call: &Call, request: &R) -> Result<Outcome<R::Response>, Error> {
+        let missing = request.missing()?;
+        let currency = self.currencies.known(call.programme).await?.ok_or(missing)?;
+        let operation = operation(call, request, currency)?;
+        let outcome = if request.validate_only() {
+            rehearse_all(self.gate.db(), &[operation]).await.pop().ok_or(sqlx::Error::RowNotFound)??
+        } else {
+            self.operations.run(operation).await?
+        };
+        Ok(answer(request, outcome, currency))
+    }
+
+    /// Runs the requests of a batch in order. What is wrong with one keeps it out and lets the others pass.
+    async fn batch<R: Moves>(
         &self,
         call: &Call,
-        request: &R,
-        command: Command,
-        currency: Currency,
-        payment_reference: Option<String>,
-    ) -> Result<Moved, Error> {
-        let operation = Operation {
-            key: RequestKey::of(call, request).map_err(|fault| Error::Invalid(fault.violations))?,
-            command,
-            currency,
-            payment_reference,
-            actor: call.caller.actor.clone(),
-            client: call.caller.client.clone(),
-            trace_id: context::trace_id(),
+        requests: Vec<R>,
+        validate_only: bool,
+    ) -> Result<Vec<Ended<R::Response>>, Error> {
+        let currency = self.currencies.known(call.programme).await?;
+        let mut requests = requests;
+        let mut refused: Vec<Option<Error>> = Vec::with_capacity(requests.len());
+        let mut operations = Vec::with_capacity(requests.len());
+        for request in &mut requests {
+            match prepared(call, request, validate_only, currency) {
+                Ok(operation) => {
+                    operations.push(operation);
+                    refused.push(None);
+                }
+                Err(error) => refused.push(Some(error)),
+            }
+        }
+        let outcomes = match validate_only {
+            _ if operations.is_empty() => Vec::new(),
+            true => rehearse_all(self.gate.db(), &operations).await,
+            false => self.operations.run_all(operations).await?,
         };
-        Ok((run(self.gate.db(), &operation).await?, currency))
+        let mut outcomes = outcomes.into_iter();
+        let ended = requests.iter().zip(refused).map(|(request, refused)| {
+            let outcome = match refused {
+                Some(error) => Err(error),
+                None => outcomes.next().unwrap_or(Err(Unserved::Ended.into())),
+            };
+            match (outcome, currency) {
+                (Ok(outcome), Some(currency)) => {
+                    let Outcome { message, replayed } = answer(request, outcome, currency);
+                    Ended { response: Some(message), status: None, replayed }
+                }
+                (Ok(_), None) => Ended { response: None, status: None, replayed: false },
+                (Err(error), _) => {
+                    let status = Some(fault::to_rpc(&self.gate.status(&error)));
+                    Ended { response: None, status, replayed: false }
+                }
+            }
+        });
+        Ok(ended.collect())
     }
 
     /// The reservation's id and its programme's currency; a programme without plans has no such reservation.
@@ -150,31 +227,49 @@ impl Api {
     }
 }
 
-fn reserve_command(request: &pb::ReserveRequest, envelope: EnvelopeId, currency: Currency) -> Result<Command, Vec<Violation>> {
-    let mut violations = Violations::default();
-    let member = violations.take(MemberId::parse_optional("member_id", &request.member_id));
-    let amount = violations.take(Money::parse_positive("amount", request.amount.as_ref(), currency));
-    let ttl = request.time_to_live.as_ref().map(|ttl| (ttl.seconds, ttl.nanos));
-    let ttl = violations.take(time_to_live("time_to_live", ttl));
-    if request.purpose.starts_with(reserve_draw::PURPOSE) {
-        let rule = format!("must not begin with {}, which is for draws on the reserve", reserve_draw::PURPOSE);
-        violations.push(Violation::new("purpose", "PURPOSE_RESERVED", rule));
-    }
-    violations.finish()?;
-    match (member, amount, ttl) {
-        (Some(member), Some(amount), Some(time_to_live)) => Ok(Command::Reserve {
-            reservation: ReservationId::new(),
-            envelope,
-            member,
-            purpose: request.purpose.clone(),
-            amount: amount.minor,
-            time_to_live,
-        }),
-        _ => Err(Vec::new()),
-    }
+/// The operation that a request asks for.
+fn operation<R: Moves>(call: &Call, request: &R, currency: Currency) -> Result<Operation, Error> {
+    Ok(Operation {
+        command: request.command(currency)?,
+        key: RequestKey::of(call, request).map_err(|fault| Error::Invalid(fault.violations))?,
+        currency,
+        payment_reference: request.payment_reference(),
+        actor: call.caller.actor.clone(),
+        client: call.caller.client.clone(),
+        trace_id: context::trace_id(),
+    })
 }
 
-/// An amount in minor units; None, which means all, when it is absent.
-fn optional_amount(amount: Option<&Wire>, currency: Currency) -> Result<Option<i64>, Violation> {
-    amount.map(|amount| Money::parse_positive("amount", Some(amount), currency).map(|money| money.minor)).transpose()
+/// As [`operation`], of a request in a batch: its programme is the batch's, and so is whether it is only to be decided. Its rules are
+/// checked here, since they were not when the batch was read.
+fn prepared<R: Moves>(call: &Call, request: &mut R, validate_only: bool, currency: Option<Currency>) -> Result<Operation, Error> {
+    if request.validate_only() && !validate_only {
+        let rule = "must be set on the batch, for all of it";
+        return Err(Violation::new("validate_only", "VALIDATE_ONLY_MISMATCH", rule).into());
+    }
+    request.enter(call.programme);
+    let mut violations = request.violations();
+    if violations.is_empty() && request.programme_id().and_then(|id| Uuid::try_parse(id).ok()) != Some(call.programme.0) {
+        violations.push(Violation::new("programme_id", "PROGRAMME_MISMATCH", "must be empty or the batch's"));
+    }
+    if !violations.is_empty() {
+        return Err(violations.into());
+    }
+    operation(call, request, currency.ok_or(request.missing()?)?)
+}
+
+fn answer<R: Moves>(request: &R, outcome: Outcome<Receipt>, currency: Currency) -> Outcome<R::Response> {
+    let Outcome { message: receipt, replayed } = outcome;
+    let mut reservation = receipt.reservation.as_ref().map(|r| convert::reservation(r, currency));
+    if let Some(reservation) = reservation.as_mut().filter(|_| request.validate_only() && R::MAKES) {
+        // It is not there to be asked for.
+        reservation.reservation_id.clear();
+    }
+    let warnings = receipt.reservation.iter().filter(|_| receipt.available < 0).map(|r| pb::Warning {
+        reason: "OVERRUN_USED".to_owned(),
+        subject_id: r.envelope.to_string(),
+        amount: convert::money(-receipt.available, currency),
+    });
+    let message = R::answer(reservation, convert::money(receipt.available, currency), warnings.collect());
+    Outcome { message, replayed }
 }

@@ -3,7 +3,7 @@
 text_enum! {
     /// The accounts of an envelope.
     Account {
-        /// Where allocations come from.
+        /// Where allocations come from, and what is taken back goes to.
         Funding = "FUNDING",
         Available = "AVAILABLE",
         Reserved = "RESERVED",
@@ -16,11 +16,18 @@ text_enum! {
     /// What an entry records.
     EntryKind {
         Allocate = "ALLOCATE",
+        Deallocate = "DEALLOCATE",
         Reserve = "RESERVE",
         Commit = "COMMIT",
         Spend = "SPEND",
         Release = "RELEASE",
         Expire = "EXPIRE",
+        /// Undoes a commit.
+        ReverseCommit = "REVERSE_COMMIT",
+        /// Undoes a spend: owed again.
+        ReverseSpend = "REVERSE_SPEND",
+        /// Undoes a spend: back with the envelope.
+        Refund = "REFUND",
     }
 }
 
@@ -29,18 +36,20 @@ impl EntryKind {
     pub fn credit(self) -> Account {
         match self {
             Self::Allocate => Account::Funding,
-            Self::Reserve => Account::Available,
+            Self::Reserve | Self::Deallocate => Account::Available,
             Self::Commit | Self::Release | Self::Expire => Account::Reserved,
-            Self::Spend => Account::Committed,
+            Self::Spend | Self::ReverseCommit => Account::Committed,
+            Self::ReverseSpend | Self::Refund => Account::Spent,
         }
     }
 
     /// The account that is debited: where it goes.
     pub fn debit(self) -> Account {
         match self {
-            Self::Allocate | Self::Release | Self::Expire => Account::Available,
-            Self::Reserve => Account::Reserved,
-            Self::Commit => Account::Committed,
+            Self::Allocate | Self::Release | Self::Expire | Self::Refund => Account::Available,
+            Self::Deallocate => Account::Funding,
+            Self::Reserve | Self::ReverseCommit => Account::Reserved,
+            Self::Commit | Self::ReverseSpend => Account::Committed,
             Self::Spend => Account::Spent,
         }
     }
@@ -65,7 +74,7 @@ pub struct Balances {
 }
 
 impl Balances {
-    /// allocated − reserved − committed − spent.
+    /// allocated − reserved − committed − spent; below zero when an overrun is used.
     pub fn available(&self) -> i64 {
         self.allocated - self.in_use()
     }
@@ -75,11 +84,12 @@ impl Balances {
         self.reserved + self.committed + self.spent
     }
 
-    /// Moves `amount` as an entry of `kind` does. Nothing is moved when it does not fit.
-    pub fn post(&mut self, kind: EntryKind, amount: i64) -> Result<(), Imbalance> {
+    /// Moves `amount` as an entry of `kind` does, available falling no further below zero than `overrun_limit`. Nothing is moved when
+    /// it does not fit.
+    pub fn post(&mut self, kind: EntryKind, amount: i64, overrun_limit: i64) -> Result<(), Imbalance> {
         let mut after = *self;
         let fits = amount > 0 && after.shift(kind.credit(), -amount) && after.shift(kind.debit(), amount);
-        if !fits || after.available() < 0 {
+        if !fits || after.available().saturating_add(overrun_limit) < 0 {
             return Err(Imbalance { kind, amount, account: "envelope" });
         }
         *self = after;
@@ -136,12 +146,15 @@ impl Parts {
         let mut after = *self;
         let fits = amount > 0
             && match kind {
-                EntryKind::Allocate => false,
+                EntryKind::Allocate | EntryKind::Deallocate => false,
                 // The whole must fit too: it grows with this alone.
                 EntryKind::Reserve => after.amount().checked_add(amount).is_some() && add(&mut after.reserved, amount),
                 EntryKind::Commit => add(&mut after.reserved, -amount) && add(&mut after.committed, amount),
                 EntryKind::Spend => add(&mut after.committed, -amount) && add(&mut after.spent, amount),
                 EntryKind::Release | EntryKind::Expire => add(&mut after.reserved, -amount) && add(&mut after.released, amount),
+                EntryKind::ReverseCommit => add(&mut after.committed, -amount) && add(&mut after.reserved, amount),
+                EntryKind::ReverseSpend => add(&mut after.spent, -amount) && add(&mut after.committed, amount),
+                EntryKind::Refund => add(&mut after.spent, -amount) && add(&mut after.released, amount),
             };
         if !fits {
             return Err(Imbalance { kind, amount, account: "reservation" });
@@ -167,24 +180,34 @@ mod tests {
 
     #[test]
     fn no_entry_takes_a_balance_below_zero() {
-        for kind in [EntryKind::Reserve, EntryKind::Commit, EntryKind::Spend, EntryKind::Release, EntryKind::Expire] {
-            let mut balances = Balances::default();
-            assert!(balances.post(kind, 1).is_err(), "{kind:?}");
+        for kind in EntryKind::ALL.iter().copied().filter(|kind| *kind != EntryKind::Allocate) {
+            let (mut balances, mut parts) = (Balances::default(), Parts::default());
+            assert!(balances.post(kind, 1, 0).is_err(), "{kind:?}");
             assert_eq!(balances, Balances::default());
+            assert!(kind == EntryKind::Reserve || parts.post(kind, 1).is_err(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn available_falls_as_far_as_the_overrun_limit_lets_it() {
+        let mut balances = Balances { allocated: 10, ..Balances::default() };
+        assert!(balances.post(EntryKind::Reserve, 16, 5).is_err());
+        assert_eq!(balances.post(EntryKind::Reserve, 15, 5), Ok(()));
+        assert_eq!(balances.available(), -5);
+        assert!(balances.post(EntryKind::Reserve, 1, 5).is_err());
     }
 
     #[test]
     fn an_entry_without_an_amount_is_no_entry() {
         let mut balances = Balances { allocated: 10, ..Balances::default() };
-        assert!(balances.post(EntryKind::Reserve, 0).is_err());
-        assert!(balances.post(EntryKind::Reserve, -1).is_err());
+        assert!(balances.post(EntryKind::Reserve, 0, 0).is_err());
+        assert!(balances.post(EntryKind::Reserve, -1, 0).is_err());
     }
 
     #[test]
     fn an_allocation_beyond_the_range_is_refused_whole() {
         let mut balances = Balances { allocated: i64::MAX, ..Balances::default() };
-        assert!(balances.post(EntryKind::Allocate, 1).is_err());
+        assert!(balances.post(EntryKind::Allocate, 1, 0).is_err());
         assert_eq!(balances.allocated, i64::MAX);
     }
 

@@ -9,8 +9,9 @@ use super::{
     refusal::Refusal,
     reservation::Reservation,
     reserve_draw,
+    reversal::{Original, Reversal, ReversalReason},
 };
-use crate::ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId};
+use crate::ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use std::collections::BTreeMap;
 pub enum Command {
     /// Puts a plan's money into an envelope.
     Allocate { envelope: EnvelopeId, amount: i64 },
+    /// Takes available money out of an envelope again.
+    Deallocate { envelope: EnvelopeId, amount: i64 },
     /// Holds money; the new reservation gets `reservation` as its id.
     Reserve {
         reservation: ReservationId,
@@ -34,6 +37,10 @@ pub enum Command {
     Spend { reservation: ReservationId, amount: Option<i64> },
     /// Held money goes back: `amount`, or all.
     Release { reservation: ReservationId, amount: Option<i64> },
+    /// A hold lasts at least so long from now on; what expired of it is reserved again.
+    Extend { reservation: ReservationId, time_to_live: TimeDelta },
+    /// Undoes an entry, a commit or a spend of the reservation: `amount` of it, or all. With `release` the money goes back.
+    Reverse { reservation: ReservationId, entry: EntryId, amount: Option<i64>, release: bool, reason: ReversalReason },
     /// Held money goes back if its time is over.
     Expire { reservation: ReservationId },
 }
@@ -42,7 +49,9 @@ impl Command {
     /// The envelope that it names itself.
     pub fn envelope(&self) -> Option<EnvelopeId> {
         match self {
-            Self::Allocate { envelope, .. } | Self::Reserve { envelope, .. } => Some(*envelope),
+            Self::Allocate { envelope, .. } | Self::Deallocate { envelope, .. } | Self::Reserve { envelope, .. } => {
+                Some(*envelope)
+            }
             _ => None,
         }
     }
@@ -50,12 +59,22 @@ impl Command {
     /// The reservation that it changes or makes.
     pub fn reservation(&self) -> Option<ReservationId> {
         match self {
-            Self::Allocate { .. } => None,
+            Self::Allocate { .. } | Self::Deallocate { .. } => None,
             Self::Reserve { reservation, .. }
             | Self::Commit { reservation, .. }
             | Self::Spend { reservation, .. }
             | Self::Release { reservation, .. }
+            | Self::Extend { reservation, .. }
+            | Self::Reverse { reservation, .. }
             | Self::Expire { reservation } => Some(*reservation),
+        }
+    }
+
+    /// The entry that it undoes.
+    pub fn original(&self) -> Option<EntryId> {
+        match self {
+            Self::Reverse { entry, .. } => Some(*entry),
+            _ => None,
         }
     }
 }
@@ -69,6 +88,8 @@ pub struct Posting {
     pub reservation: Option<ReservationId>,
     pub amount: i64,
     pub available_after: i64,
+    /// What it undoes, for a reversal.
+    pub reversal: Option<Reversal>,
 }
 
 /// What a command came to.
@@ -86,6 +107,7 @@ pub enum Outcome {
     Refused(Refusal),
     EnvelopeNotFound(EnvelopeId),
     ReservationNotFound(ReservationId),
+    EntryNotFound(EntryId),
 }
 
 /// How things stood after a command.
@@ -104,13 +126,29 @@ pub struct EnvelopeBook {
     pub plan: PlanId,
     /// Whether it is its plan's strategic reserve.
     pub is_reserve: bool,
+    /// Then it takes no reservations.
+    pub has_children: bool,
     /// Of its plan.
     pub stage: Stage,
     /// Of its plan.
     pub period: Period,
     pub balances: Balances,
+    /// How far available may fall below zero.
+    pub overrun_limit: i64,
     /// That of its last entry.
     pub sequence: i64,
+}
+
+impl EnvelopeBook {
+    /// What may still be reserved: what is available, and what is left of the overrun.
+    pub fn room(&self) -> i64 {
+        self.balances.available().saturating_add(self.overrun_limit)
+    }
+
+    /// The part of the overrun that is not used.
+    pub fn overrun_left(&self) -> i64 {
+        self.overrun_limit.min(self.room())
+    }
 }
 
 /// What is locked.
@@ -119,6 +157,8 @@ pub struct Books {
     pub envelopes: BTreeMap<EnvelopeId, EnvelopeBook>,
     pub limits: Vec<LimitUse>,
     pub reservations: BTreeMap<ReservationId, Reservation>,
+    /// Entries that are asked to be undone.
+    pub originals: BTreeMap<EntryId, Original>,
 }
 
 impl Books {
@@ -156,8 +196,14 @@ impl Posted<'_> {
         if self.books.envelopes.get(&envelope).is_none_or(|book| book.programme != programme) {
             return Ok(Outcome::EnvelopeNotFound(envelope));
         }
+        if let (Some(entry), Some(id)) = (command.original(), command.reservation())
+            && self.books.originals.get(&entry).is_none_or(|original| original.reservation != id)
+        {
+            return Ok(Outcome::EntryNotFound(entry));
+        }
         let refused = match command {
             Command::Allocate { amount, .. } => self.post(EntryKind::Allocate, envelope, None, *amount).map(|()| None)?,
+            Command::Deallocate { amount, .. } => self.deallocate(envelope, *amount)?,
             Command::Reserve { .. } => self.reserve(programme, envelope, command, now)?,
             Command::Commit { reservation, amount, release_rest } => {
                 self.expire(*reservation, now)?;
@@ -171,6 +217,17 @@ impl Posted<'_> {
                 self.expire(*reservation, now)?;
                 self.release(*reservation, *amount)?
             }
+            Command::Extend { reservation, time_to_live } => {
+                self.expire(*reservation, now)?;
+                self.extend(*reservation, now + *time_to_live)?
+            }
+            Command::Reverse { reservation, entry, amount, release, reason } => {
+                self.expire(*reservation, now)?;
+                let refused = self.reverse(*reservation, Reversal { of: *entry, reason: *reason }, *amount, *release)?;
+                // What is held again may be overdue.
+                self.expire(*reservation, now)?;
+                refused
+            }
             Command::Expire { reservation } => self.expire(*reservation, now).map(|()| None)?,
         };
         Ok(match refused {
@@ -182,6 +239,15 @@ impl Posted<'_> {
         })
     }
 
+    fn deallocate(&mut self, envelope: EnvelopeId, asked: i64) -> Result<Option<Refusal>, Imbalance> {
+        let available = self.available(envelope);
+        if asked > available {
+            return Ok(Some(Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left: 0 }));
+        }
+        self.post(EntryKind::Deallocate, envelope, None, asked)?;
+        Ok(None)
+    }
+
     fn reserve(
         &mut self,
         programme: ProgrammeId,
@@ -190,9 +256,12 @@ impl Posted<'_> {
         now: DateTime<Utc>,
     ) -> Result<Option<Refusal>, Imbalance> {
         let Command::Reserve { reservation, member, purpose, amount, time_to_live, .. } = command else { return Ok(None) };
+        if let Some(refusal) = self.closed(envelope) {
+            return Ok(Some(refusal));
+        }
         let book = &self.books.envelopes[&envelope];
-        if book.stage != Stage::Active {
-            return Ok(Some(Refusal::PlanState { plan: book.plan, state: book.stage.as_str().to_owned() }));
+        if book.has_children {
+            return Ok(Some(Refusal::EnvelopeHasChildren { envelope }));
         }
         if book.is_reserve && !purpose.starts_with(reserve_draw::PURPOSE) {
             return Ok(Some(Refusal::ReserveNeedsDraw { envelope }));
@@ -218,24 +287,33 @@ impl Posted<'_> {
 
     /// Commits what is held and, where that does not do, reserves again what expiry gave back.
     fn commit(&mut self, id: ReservationId, amount: Option<i64>, release_rest: bool) -> Result<Option<Refusal>, Imbalance> {
-        let Reservation { envelope, member, parts, recoverable, .. } = self.books.reservations[&id].clone();
+        let Reservation { envelope, parts, recoverable, .. } = self.books.reservations[&id];
         let available = parts.reserved + recoverable;
         let asked = amount.unwrap_or(available);
         if asked == 0 || asked > available {
             return Ok(Some(Refusal::ReservationExhausted { reservation: id, asked: amount, available }));
         }
         let missing = asked - parts.reserved;
-        if missing > 0 {
-            if let Some(refusal) = self.short_of(envelope, member, missing) {
-                return Ok(Some(refusal));
-            }
-            self.post(EntryKind::Reserve, envelope, Some(id), missing)?;
-            self.recover(id, |recoverable| recoverable - missing);
+        if missing > 0
+            && let Some(refusal) = self.reserve_again(id, missing)?
+        {
+            return Ok(Some(refusal));
         }
         self.post(EntryKind::Commit, envelope, Some(id), asked)?;
         if release_rest {
             self.release_all(id)?;
         }
+        Ok(None)
+    }
+
+    /// Reserves again a part of what expiry gave back.
+    fn reserve_again(&mut self, id: ReservationId, amount: i64) -> Result<Option<Refusal>, Imbalance> {
+        let Reservation { envelope, member, .. } = self.books.reservations[&id];
+        if let Some(refusal) = self.closed(envelope).or_else(|| self.short_of(envelope, member, amount)) {
+            return Ok(Some(refusal));
+        }
+        self.post(EntryKind::Reserve, envelope, Some(id), amount)?;
+        self.recover(id, |recoverable| recoverable - amount);
         Ok(None)
     }
 
@@ -283,11 +361,18 @@ impl Posted<'_> {
         Ok(())
     }
 
-    /// What keeps `amount` from being reserved: the envelope first, then the member's limit.
+    /// What keeps anything from being reserved: a plan that is not active.
+    fn closed(&self, envelope: EnvelopeId) -> Option<Refusal> {
+        let book = &self.books.envelopes[&envelope];
+        (book.stage != Stage::Active).then(|| Refusal::PlanState { plan: book.plan, state: book.stage.as_str().to_owned() })
+    }
+
+    /// What keeps `asked` from being reserved: the envelope first, then the member's limit.
     fn short_of(&mut self, envelope: EnvelopeId, member: Option<MemberId>, asked: i64) -> Option<Refusal> {
-        let available = self.available(envelope);
-        if asked > available {
-            return Some(Refusal::EnvelopeExhausted { envelope, asked, available });
+        let book = &self.books.envelopes[&envelope];
+        if asked > book.room() {
+            let (available, overrun_left) = (book.balances.available(), book.overrun_left());
+            return Some(Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left });
         }
         let limit = self.books.limit_mut(envelope, member)?;
         let available = limit.available();
@@ -309,8 +394,20 @@ impl Posted<'_> {
         }
     }
 
-    /// Moves money in the envelope, the reservation and the member's limit, and notes the entry.
+    /// As [`Self::note`], for entries that undo nothing.
     fn post(&mut self, kind: EntryKind, envelope: EnvelopeId, id: Option<ReservationId>, amount: i64) -> Result<(), Imbalance> {
+        self.note(kind, envelope, id, amount, None)
+    }
+
+    /// Moves money in the envelope, the reservation and the member's limit, and notes the entry.
+    fn note(
+        &mut self,
+        kind: EntryKind,
+        envelope: EnvelopeId,
+        id: Option<ReservationId>,
+        amount: i64,
+        reversal: Option<Reversal>,
+    ) -> Result<(), Imbalance> {
         let unknown = |account| Imbalance { kind, amount, account };
         let mut member = None;
         if let Some(id) = id {
@@ -322,7 +419,7 @@ impl Posted<'_> {
             limit.post(kind, amount)?;
         }
         let book = self.books.envelopes.get_mut(&envelope).ok_or(unknown("unknown envelope"))?;
-        book.balances.post(kind, amount)?;
+        book.balances.post(kind, amount, book.overrun_limit)?;
         book.sequence += 1;
         self.postings.push(Posting {
             envelope,
@@ -331,10 +428,13 @@ impl Posted<'_> {
             reservation: id,
             amount,
             available_after: book.balances.available(),
+            reversal,
         });
         Ok(())
     }
 }
+
+mod afterwards;
 
 #[cfg(test)]
 mod tests;

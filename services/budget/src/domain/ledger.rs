@@ -1,6 +1,9 @@
 //! The ledger's entries, and the hash chain beside them.
 
-use super::balances::{Account, EntryKind};
+use super::{
+    balances::{Account, EntryKind},
+    reversal::Reversal,
+};
 use crate::ids::{EntryId, EnvelopeId, OperationId, ProgrammeId, ReservationId};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -9,8 +12,9 @@ use sha2::{Digest, Sha256};
 pub type Hash = [u8; 32];
 /// What the first entry of a programme is chained to.
 pub const GENESIS: Hash = [0; 32];
-/// Rises when the canonical form changes, so that two forms never give the same bytes.
+/// Forms differ in their first byte, so that two never give the same bytes.
 const FORM: u8 = 1;
+const REVERSAL_FORM: u8 = 2;
 
 /// One movement, as it stands for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +35,17 @@ pub struct LedgerEntry {
     pub operation: OperationId,
     pub actor: String,
     pub entry_time: DateTime<Utc>,
+    /// What it undoes; None unless it is a reversal.
+    pub reversal: Option<Reversal>,
 }
 
 impl LedgerEntry {
     /// The bytes that stand for the entry: every field in order, whole numbers as 8 bytes big-endian, ids as their 16 bytes (zero
-    /// for none), texts with their length before them, the time in microseconds since 1970.
+    /// for none), texts with their length before them, the time in microseconds since 1970. A reversal's go on with the id of what it
+    /// undoes and the reason.
     pub fn canonical(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(192);
-        bytes.push(FORM);
+        bytes.push(if self.reversal.is_some() { REVERSAL_FORM } else { FORM });
         for id in [self.id.0, self.programme.0, self.envelope.0] {
             bytes.extend_from_slice(id.as_bytes());
         }
@@ -52,6 +59,10 @@ impl LedgerEntry {
         bytes.extend_from_slice(self.operation.0.as_bytes());
         push_text(&mut bytes, &self.actor);
         bytes.extend_from_slice(&self.entry_time.timestamp_micros().to_be_bytes());
+        if let Some(reversal) = &self.reversal {
+            bytes.extend_from_slice(reversal.of.0.as_bytes());
+            push_text(&mut bytes, reversal.reason.as_str());
+        }
         bytes
     }
 
@@ -68,7 +79,8 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use super::{super::reversal::ReversalReason, *};
+    use std::collections::HashSet;
     use uuid::Uuid;
 
     pub fn entry(kind: EntryKind, sequence: i64, amount: i64, available_after: i64) -> LedgerEntry {
@@ -81,11 +93,13 @@ pub(super) mod tests {
             credit: kind.credit(),
             debit: kind.debit(),
             amount,
-            reservation: (kind != EntryKind::Allocate).then_some(ReservationId(Uuid::from_u128(3))),
+            reservation: (![EntryKind::Allocate, EntryKind::Deallocate].contains(&kind))
+                .then_some(ReservationId(Uuid::from_u128(3))),
             available_after,
             operation: OperationId(Uuid::from_u128(4)),
             actor: "lin".into(),
             entry_time: DateTime::from_timestamp(1_767_225_600, 0).expect("in range"),
+            reversal: None,
         }
     }
 
@@ -93,6 +107,14 @@ pub(super) mod tests {
     fn the_hash_depends_on_every_field() {
         let plain = entry(EntryKind::Reserve, 7, 100, 900);
         let hash = plain.link(&GENESIS);
+        let of = |n: u128, reason| Some(Reversal { of: EntryId(Uuid::from_u128(n)), reason });
+        let reversals = [of(5, ReversalReason::Duplicate), of(6, ReversalReason::Duplicate), of(5, ReversalReason::WrongAmount)];
+        let hashes: HashSet<Hash> = reversals
+            .map(|reversal| LedgerEntry { reversal, ..plain.clone() }.link(&GENESIS))
+            .into_iter()
+            .chain([hash])
+            .collect();
+        assert_eq!(hashes.len(), 4);
         let changes: [fn(&mut LedgerEntry); 13] = [
             |e| e.id = EntryId(Uuid::from_u128(99)),
             |e| e.programme = ProgrammeId(Uuid::from_u128(99)),
@@ -121,5 +143,8 @@ pub(super) mod tests {
         // Chains that exist were made with it. Computed apart with Python's hashlib from the documented layout.
         let hash = hex::encode(entry(EntryKind::Reserve, 7, 100, 900).link(&GENESIS));
         assert_eq!(hash, "10ebdba65cfc8973a70694402e977b59b87cd482da2c69cb3331b664695d72f2");
+        let reversal = Some(Reversal { of: EntryId(Uuid::from_u128(5)), reason: ReversalReason::PaymentReturned });
+        let refund = LedgerEntry { reversal, ..entry(EntryKind::Refund, 7, 100, 900) };
+        assert_eq!(hex::encode(refund.link(&GENESIS)), "a8f685ee6b25a5706459fe75f95b1e6cd98658dea19fa72172ab587756486a8a");
     }
 }

@@ -33,8 +33,13 @@ impl LimitUse {
     pub fn post(&mut self, kind: EntryKind, amount: i64) -> Result<(), Imbalance> {
         let change = match kind {
             EntryKind::Reserve => amount,
-            EntryKind::Release | EntryKind::Expire => -amount,
-            EntryKind::Allocate | EntryKind::Commit | EntryKind::Spend => 0,
+            EntryKind::Release | EntryKind::Expire | EntryKind::Refund => -amount,
+            EntryKind::Allocate
+            | EntryKind::Deallocate
+            | EntryKind::Commit
+            | EntryKind::Spend
+            | EntryKind::ReverseCommit
+            | EntryKind::ReverseSpend => 0,
         };
         match self.used.checked_add(change).filter(|used| *used >= 0) {
             Some(used) => self.used = used,

@@ -1,14 +1,12 @@
-//! Plans (预算计划) and their envelopes.
+//! Plans (预算计划): a period's money, and the people who decide on it.
 
-use super::{balances::Balances, period::Period};
-use crate::ids::{EnvelopeId, PlanId, ProgrammeId};
+use super::{
+    approval::{self, Approval, NotApproved, Policy},
+    envelope::Tree,
+    period::Period,
+};
+use crate::ids::{PlanId, ProgrammeId};
 use chrono::{DateTime, Utc};
-use koc_chassis::fault::{Violation, Violations};
-use std::collections::HashSet;
-
-/// Bounds of the strategic reserve's share in a plan, in percent.
-const MIN_RESERVE_PERCENT: i128 = 5;
-const MAX_RESERVE_PERCENT: i128 = 15;
 
 text_enum! {
     /// Classes of resources (资源类别) that an envelope pays for.
@@ -31,14 +29,34 @@ text_enum! {
     }
 }
 
+impl Stage {
+    /// Whether its money stands in the ledger.
+    pub fn is_funded(self) -> bool {
+        matches!(self, Self::Active | Self::Closed)
+    }
+}
+
 /// Where a plan stands, with who brought it there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanState {
     Draft,
-    Submitted { submitted_by: String },
-    Approved { submitted_by: String, approved_by: String },
-    Active { submitted_by: String, approved_by: String },
-    Closed { submitted_by: String, approved_by: String },
+    /// With fewer approvals than the policy asks for.
+    Submitted {
+        submitted_by: String,
+        approvals: Vec<Approval>,
+    },
+    Approved {
+        submitted_by: String,
+        approvals: Vec<Approval>,
+    },
+    Active {
+        submitted_by: String,
+        approvals: Vec<Approval>,
+    },
+    Closed {
+        submitted_by: String,
+        approvals: Vec<Approval>,
+    },
 }
 
 /// Why a plan does not move.
@@ -46,8 +64,10 @@ pub enum PlanState {
 pub enum Standstill {
     /// It stands elsewhere than where this begins.
     State { is: Stage, must_be: Stage },
-    /// Who submitted it may not approve it.
-    ApproverIsRequester,
+    /// Who approves may not.
+    NotApproved(NotApproved),
+    /// An approval has become too old, then.
+    ApprovalExpired { since: DateTime<Utc> },
 }
 
 impl PlanState {
@@ -64,42 +84,83 @@ impl PlanState {
     pub fn submitted_by(&self) -> Option<&str> {
         match self {
             Self::Draft => None,
-            Self::Submitted { submitted_by }
+            Self::Submitted { submitted_by, .. }
             | Self::Approved { submitted_by, .. }
             | Self::Active { submitted_by, .. }
             | Self::Closed { submitted_by, .. } => Some(submitted_by),
         }
     }
 
+    pub fn approvals(&self) -> &[Approval] {
+        match self {
+            Self::Draft => &[],
+            Self::Submitted { approvals, .. }
+            | Self::Approved { approvals, .. }
+            | Self::Active { approvals, .. }
+            | Self::Closed { approvals, .. } => approvals,
+        }
+    }
+
+    /// Whoever gave the approval that was wanted last.
     pub fn approved_by(&self) -> Option<&str> {
         match self {
             Self::Draft | Self::Submitted { .. } => None,
-            Self::Approved { approved_by, .. } | Self::Active { approved_by, .. } | Self::Closed { approved_by, .. } => {
-                Some(approved_by)
-            }
+            _ => self.approvals().last().map(|approval| approval.by.as_str()),
         }
     }
 
     pub fn submit(self, actor: &str) -> Result<Self, Standstill> {
         match self {
-            Self::Draft => Ok(Self::Submitted { submitted_by: actor.to_owned() }),
+            Self::Draft => Ok(Self::Submitted { submitted_by: actor.to_owned(), approvals: Vec::new() }),
             other => Err(other.not(Stage::Draft)),
         }
     }
 
-    pub fn approve(self, actor: &str) -> Result<Self, Standstill> {
+    /// SUBMITTED still, or APPROVED when that is enough.
+    pub fn approve(self, actor: &str, policy: &Policy, now: DateTime<Utc>) -> Result<Self, Standstill> {
         match self {
-            Self::Submitted { submitted_by } if submitted_by == actor => Err(Standstill::ApproverIsRequester),
-            Self::Submitted { submitted_by } => Ok(Self::Approved { submitted_by, approved_by: actor.to_owned() }),
+            Self::Submitted { submitted_by, approvals } => {
+                let approvals = approval::approve(&submitted_by, approvals, actor, now).map_err(Standstill::NotApproved)?;
+                Ok(match policy.is_met(&approvals) {
+                    true => Self::Approved { submitted_by, approvals },
+                    false => Self::Submitted { submitted_by, approvals },
+                })
+            }
             other => Err(other.not(Stage::Submitted)),
         }
     }
 
-    pub fn activate(self) -> Result<Self, Standstill> {
+    /// Back to DRAFT: what was approved is void.
+    pub fn reopen(self) -> Result<Self, Standstill> {
         match self {
-            Self::Approved { submitted_by, approved_by } => Ok(Self::Active { submitted_by, approved_by }),
+            Self::Submitted { .. } | Self::Approved { .. } => Ok(Self::Draft),
+            other => Err(other.not(Stage::Submitted)),
+        }
+    }
+
+    pub fn activate(self, policy: &Policy, now: DateTime<Utc>) -> Result<Self, Standstill> {
+        match self {
+            Self::Approved { submitted_by, approvals } => match policy.expired(&approvals, now) {
+                Some(since) => Err(Standstill::ApprovalExpired { since }),
+                None => Ok(Self::Active { submitted_by, approvals }),
+            },
             other => Err(other.not(Stage::Approved)),
         }
+    }
+
+    /// A closed plan may be closed again, for what has come back to it since.
+    pub fn close(self) -> Result<Self, Standstill> {
+        match self {
+            Self::Active { submitted_by, approvals } | Self::Closed { submitted_by, approvals } => {
+                Ok(Self::Closed { submitted_by, approvals })
+            }
+            other => Err(other.not(Stage::Active)),
+        }
+    }
+
+    /// Checks that it stands there.
+    pub fn must_be(&self, stage: Stage) -> Result<(), Standstill> {
+        if self.stage() == stage { Ok(()) } else { Err(self.not(stage)) }
     }
 
     fn not(&self, must_be: Stage) -> Standstill {
@@ -117,82 +178,20 @@ pub struct Plan {
     pub state: PlanState,
     /// A draw on the reserve of at most so much, with evidence, is approved without a person; None: no draw is. Minor units.
     pub automatic_draw_limit: Option<i64>,
-    /// Rises with each change of state.
+    pub policy: Policy,
+    /// Rises with each change of what it says, of its state, and with each approval.
     pub version: i64,
     pub create_time: DateTime<Utc>,
 }
 
-/// A part of a plan's money (预算额度).
+/// What a draft says, its rules held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Envelope {
-    pub id: EnvelopeId,
-    pub plan: PlanId,
-    pub class: ResourceClass,
-    pub display_name: String,
-    /// What activation allocates, in minor units.
-    pub planned: i64,
-    /// As the ledger has them: all zero before activation.
-    pub balances: Balances,
-}
-
-impl Envelope {
-    /// Balances as they are shown: those of a plan that is not active yet are what is planned.
-    pub fn shown(&self, stage: Stage) -> Balances {
-        match stage {
-            Stage::Draft | Stage::Submitted | Stage::Approved => Balances { allocated: self.planned, ..Balances::default() },
-            Stage::Active | Stage::Closed => self.balances,
-        }
-    }
-}
-
-/// An envelope to be created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEnvelope {
-    pub class: ResourceClass,
-    pub display_name: String,
-    /// Minor units, zero or more.
-    pub planned: i64,
-}
-
-/// A plan to be created, its rules held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewPlan {
+pub struct Draft {
     pub display_name: String,
     pub period: Period,
-    pub envelopes: Vec<NewEnvelope>,
+    pub tree: Tree,
     pub automatic_draw_limit: Option<i64>,
-}
-
-/// Holds the rules that concern a plan's envelopes together: names are unique and there is one reserve at most
-/// (ENVELOPE_DUPLICATE), amounts can be added up (AMOUNT_TOO_LARGE), and the reserve's share lies within its bounds
-/// (RESERVE_SHARE_OUT_OF_BOUNDS).
-pub fn check_envelopes(envelopes: &[NewEnvelope]) -> Result<(), Vec<Violation>> {
-    let mut violations = Violations::default();
-    let mut names = HashSet::new();
-    let mut reserve: Option<usize> = None;
-    for (index, envelope) in envelopes.iter().enumerate() {
-        if !names.insert(envelope.display_name.as_str()) {
-            let field = format!("envelopes[{index}].display_name");
-            violations.push(Violation::new(field, "ENVELOPE_DUPLICATE", "must be unique in the plan"));
-        }
-        if envelope.class == ResourceClass::StrategicReserve && reserve.replace(index).is_some() {
-            let field = format!("envelopes[{index}].resource_class");
-            violations.push(Violation::new(field, "ENVELOPE_DUPLICATE", "a plan has one strategic reserve at most"));
-        }
-    }
-    let total: i128 = envelopes.iter().map(|e| i128::from(e.planned)).sum();
-    if i64::try_from(total).is_err() {
-        violations.push(Violation::new("envelopes", "AMOUNT_TOO_LARGE", "must sum to less than 2^63 minor units"));
-    }
-    if let Some(index) = reserve {
-        let hundredfold = i128::from(envelopes[index].planned) * 100;
-        if hundredfold < total * MIN_RESERVE_PERCENT || hundredfold > total * MAX_RESERVE_PERCENT {
-            let field = format!("envelopes[{index}].allocated");
-            let rule = format!("the reserve must be {MIN_RESERVE_PERCENT} % to {MAX_RESERVE_PERCENT} % of the plan");
-            violations.push(Violation::new(field, "RESERVE_SHARE_OUT_OF_BOUNDS", rule));
-        }
-    }
-    violations.finish()
+    pub policy: Policy,
 }
 
 /// What is in use for each of `members`, in minor units, rounded half up; None without any.
@@ -207,53 +206,66 @@ pub fn amount_per_member(in_use: i64, members: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::TimeDelta;
 
-    fn envelope(name: &str, class: ResourceClass, planned: i64) -> NewEnvelope {
-        NewEnvelope { class, display_name: name.to_owned(), planned }
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).expect("in range")
     }
 
-    fn rules(envelopes: &[NewEnvelope]) -> Vec<String> {
-        check_envelopes(envelopes).err().unwrap_or_default().into_iter().map(|v| v.rule).collect()
+    fn submitted() -> PlanState {
+        PlanState::Draft.submit("lin").expect("draft")
     }
 
     #[test]
     fn a_plan_moves_forward_by_two_people() {
-        let plan = PlanState::Draft.submit("lin").expect("draft");
-        assert_eq!(plan.clone().approve("lin"), Err(Standstill::ApproverIsRequester));
-        let plan = plan.approve("wei").expect("submitted").activate().expect("approved");
+        let policy = Policy::default();
+        let own = submitted().approve("lin", &policy, at(0));
+        assert_eq!(own, Err(Standstill::NotApproved(NotApproved::ApproverIsRequester)));
+        let plan = submitted().approve("wei", &policy, at(0)).expect("submitted").activate(&policy, at(1)).expect("approved");
         assert_eq!((plan.stage(), plan.submitted_by(), plan.approved_by()), (Stage::Active, Some("lin"), Some("wei")));
-        assert_eq!(plan.activate(), Err(Standstill::State { is: Stage::Active, must_be: Stage::Approved }));
+        let again = plan.clone().activate(&policy, at(2));
+        assert_eq!(again, Err(Standstill::State { is: Stage::Active, must_be: Stage::Approved }));
+        let closed = plan.close().expect("active");
+        assert_eq!((closed.stage(), closed.clone().close()), (Stage::Closed, Ok(closed)));
+    }
+
+    #[test]
+    fn a_policy_may_ask_for_two_different_approvers() {
+        let policy = Policy { required_approvals: 2, ..Policy::default() };
+        let one = submitted().approve("wei", &policy, at(0)).expect("another person");
+        assert_eq!((one.stage(), one.approved_by()), (Stage::Submitted, None));
+        let twice = one.clone().approve("wei", &policy, at(1));
+        assert_eq!(twice, Err(Standstill::NotApproved(NotApproved::ApproverRepeated)));
+        let two = one.approve("mei", &policy, at(1)).expect("a third person");
+        assert_eq!((two.stage(), two.approved_by()), (Stage::Approved, Some("mei")));
+    }
+
+    #[test]
+    fn an_approval_that_is_too_old_activates_nothing() {
+        let policy = Policy { validity: TimeDelta::seconds(100), ..Policy::default() };
+        let approved = submitted().approve("wei", &policy, at(0)).expect("approved");
+        assert_eq!(approved.clone().activate(&policy, at(100)), Err(Standstill::ApprovalExpired { since: at(100) }));
+        assert!(approved.activate(&policy, at(99)).is_ok());
+    }
+
+    #[test]
+    fn what_goes_back_to_draft_loses_its_approvals() {
+        let policy = Policy::default();
+        let approved = submitted().approve("wei", &policy, at(0)).expect("approved");
+        let again = approved.clone().reopen().expect("approved").submit("lin").expect("draft");
+        assert_eq!(again.approvals(), []);
+        assert!(approved.activate(&policy, at(1)).expect("approved").reopen().is_err());
+        assert!(PlanState::Draft.reopen().is_err());
     }
 
     #[test]
     fn a_plan_skips_no_state() {
-        assert!(PlanState::Draft.approve("wei").is_err());
-        assert!(PlanState::Draft.activate().is_err());
-        assert!(PlanState::Submitted { submitted_by: "lin".into() }.activate().is_err());
-        assert!(PlanState::Submitted { submitted_by: "lin".into() }.submit("wei").is_err());
-    }
-
-    #[test]
-    fn the_reserves_share_lies_between_five_and_fifteen_percent() {
-        let plan = |reserve: i64| {
-            rules(&[
-                envelope("a", ResourceClass::Incentive, 1_000 - reserve),
-                envelope("r", ResourceClass::StrategicReserve, reserve),
-            ])
-        };
-        assert!(plan(50).is_empty() && plan(150).is_empty());
-        assert_eq!(plan(49), ["RESERVE_SHARE_OUT_OF_BOUNDS"]);
-        assert_eq!(plan(151), ["RESERVE_SHARE_OUT_OF_BOUNDS"]);
-        assert!(rules(&[envelope("a", ResourceClass::Incentive, 5)]).is_empty());
-    }
-
-    #[test]
-    fn names_are_unique_and_all_that_is_wrong_is_said_at_once() {
-        let found = rules(&[
-            envelope("a", ResourceClass::StrategicReserve, i64::MAX),
-            envelope("a", ResourceClass::StrategicReserve, i64::MAX),
-        ]);
-        assert_eq!(found, ["ENVELOPE_DUPLICATE", "ENVELOPE_DUPLICATE", "AMOUNT_TOO_LARGE", "RESERVE_SHARE_OUT_OF_BOUNDS"]);
+        let policy = Policy::default();
+        assert!(PlanState::Draft.approve("wei", &policy, at(0)).is_err());
+        assert!(PlanState::Draft.activate(&policy, at(0)).is_err());
+        assert!(PlanState::Draft.close().is_err());
+        assert!(submitted().activate(&policy, at(0)).is_err());
+        assert!(submitted().submit("wei").is_err());
     }
 
     #[test]

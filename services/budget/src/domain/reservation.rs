@@ -32,7 +32,7 @@ impl Reservation {
         self.parts.reserved > 0 && self.expire_time <= now
     }
 
-    /// Whether something was paid, nothing is held or owed, and nothing can be reserved again. It stays so.
+    /// Whether something was paid, nothing is held or owed, and nothing can be reserved again. A reversal alone changes that.
     pub fn is_wholly_spent(&self) -> bool {
         wholly_spent(&self.parts, self.recoverable)
     }

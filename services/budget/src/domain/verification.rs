@@ -45,7 +45,8 @@ impl EnvelopeAudit {
         if (entry.credit, entry.debit) != (entry.kind.credit(), entry.kind.debit()) {
             return Err(finding(entry, "moves money between accounts that its kind does not join".to_owned()));
         }
-        if let Err(imbalance) = self.balances.post(entry.kind, entry.amount) {
+        // How far it may fall is judged at the envelope's row; the limit of that time is not known any more.
+        if let Err(imbalance) = self.balances.post(entry.kind, entry.amount, i64::MAX) {
             return Err(finding(entry, format!("cannot be posted: {imbalance}")));
         }
         let available = self.balances.available();

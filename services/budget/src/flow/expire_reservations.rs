@@ -1,6 +1,6 @@
 //! Holds whose time is over give their money back: an operation like any other, asked for by a sweeper.
 
-use super::post_operations::{post, run};
+use super::lane::Lane;
 use crate::{
     domain::books::Command,
     error::Error,
@@ -24,9 +24,9 @@ const BATCH: i64 = 100;
 const EXPIRY: &str = "koc.budget.expiry";
 
 /// Expires all holds that are due, some at a time. Failures are logged; the next sweep tries again.
-pub async fn sweep(db: Db) {
+pub async fn sweep(db: Db, lane: Lane) {
     loop {
-        match step(&db).await {
+        match step(&db, &lane).await {
             Ok(n) if n == BATCH as usize => {}
             Ok(_) => return,
             Err(error) => {
@@ -37,8 +37,9 @@ pub async fn sweep(db: Db) {
     }
 }
 
-/// Expires at most [`BATCH`] holds; says how many were due. Of several replicas one sweeps at a time.
-pub async fn step(db: &Db) -> Result<usize, Error> {
+/// Expires at most [`BATCH`] holds, in the lane of all operations; says how many were. One that cannot be expired keeps nobody's
+/// money but its own: it is logged, and shown by VerifyLedger. Of several replicas one sweeps at a time.
+pub async fn step(db: &Db, lane: &Lane) -> Result<usize, Error> {
     // The common case: nothing is due, and one look at a partial index shows it.
     let mut conn = db.read().await?;
     if store::reservation::due(&mut conn, 1).await?.is_empty() {
@@ -64,32 +65,15 @@ pub async fn step(db: &Db) -> Result<usize, Error> {
         };
         operations.push(expiry(*programme, *reservation, currency));
     }
-    match post(&mut tx, &operations).await {
-        Ok(_) => tx.commit().await?,
-        Err(error) if error.database().is_some_and(is_transient) => return Err(error),
-        // One that cannot be expired must not keep the others' money.
-        Err(_) => {
-            tx.rollback().await?;
-            return Ok(one_by_one(db, &operations).await);
-        }
-    }
-    db.wake();
-    Ok(due.len())
-}
-
-/// Expires each hold in a transaction of its own; says how many were. The others are logged, and shown by VerifyLedger.
-async fn one_by_one(db: &Db, operations: &[Operation]) -> usize {
     let mut expired = 0;
-    for operation in operations {
-        match run(db, operation).await {
+    for (outcome, (_, reservation)) in lane.run_all(operations).await?.into_iter().zip(&due) {
+        match outcome {
             Ok(_) => expired += 1,
-            Err(error) => {
-                let reservation = operation.command.reservation().map(|id| id.to_string());
-                tracing::error!(reservation, error = chain(&error), "a hold cannot be expired");
-            }
+            Err(error) if error.database().is_some_and(is_transient) => return Err(error),
+            Err(error) => tracing::error!(%reservation, error = chain(&error), "a hold cannot be expired"),
         }
     }
-    expired
+    Ok(expired)
 }
 
 fn expiry(programme: ProgrammeId, reservation: ReservationId, currency: Currency) -> Operation {

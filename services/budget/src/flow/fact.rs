@@ -2,10 +2,12 @@
 
 use crate::{
     domain::{
+        amendment::{Amendment, AmendmentKind, AmendmentStage},
         balances::EntryKind,
         member_limit::MemberLimit,
         plan::{Plan, Stage},
         reserve_draw::{Draw, DrawStage},
+        resource_kind::ResourceKind,
     },
     store::operation::Posted,
 };
@@ -14,6 +16,15 @@ use koc_proto::koc::budget::v1 as pb;
 
 pub fn plan_changed(plan: &Plan) -> pb::PlanChanged {
     pb::PlanChanged { plan_id: plan.id.to_string(), state: plan_state(plan.state.stage()).into() }
+}
+
+pub fn amendment_changed(amendment: &Amendment) -> pb::AmendmentChanged {
+    pb::AmendmentChanged {
+        amendment_id: amendment.id.to_string(),
+        plan_id: amendment.plan.to_string(),
+        kind: amendment_kind(amendment.kind).into(),
+        state: amendment_state(amendment.state.stage()).into(),
+    }
 }
 
 pub fn ledger_posted(posted: &Posted) -> pb::LedgerPosted {
@@ -25,6 +36,7 @@ pub fn ledger_posted(posted: &Posted) -> pb::LedgerPosted {
         purpose: posted.purpose.clone().unwrap_or_default(),
         kind: entry_kind(posted.entry.kind).into(),
         amount: Some(Money::new(posted.entry.amount, posted.currency).to_proto()),
+        reverses_entry_id: optional(posted.entry.reversal.map(|reversal| reversal.of)),
     }
 }
 
@@ -45,6 +57,23 @@ pub fn member_limit_set(limit: &MemberLimit, currency: Currency) -> pb::MemberLi
     }
 }
 
+pub fn resource_kind(kind: ResourceKind) -> pb::ResourceKind {
+    match kind {
+        ResourceKind::DigitalAsset => pb::ResourceKind::DigitalAsset,
+        ResourceKind::HonourSystem => pb::ResourceKind::HonourSystem,
+        ResourceKind::GiftKit => pb::ResourceKind::GiftKit,
+        ResourceKind::RegionalEvent => pb::ResourceKind::RegionalEvent,
+        ResourceKind::Stipend => pb::ResourceKind::Stipend,
+        ResourceKind::GiftCard => pb::ResourceKind::GiftCard,
+        ResourceKind::LoanVehicle => pb::ResourceKind::LoanVehicle,
+        ResourceKind::Travel => pb::ResourceKind::Travel,
+        ResourceKind::ProductionCrew => pb::ResourceKind::ProductionCrew,
+        ResourceKind::EarlyAccess => pb::ResourceKind::EarlyAccess,
+        ResourceKind::InformationPrivilege => pb::ResourceKind::InformationPrivilege,
+        ResourceKind::PaidBoost => pb::ResourceKind::PaidBoost,
+    }
+}
+
 pub fn plan_state(stage: Stage) -> pb::PlanState {
     match stage {
         Stage::Draft => pb::PlanState::Draft,
@@ -55,14 +84,36 @@ pub fn plan_state(stage: Stage) -> pb::PlanState {
     }
 }
 
+pub fn amendment_kind(kind: AmendmentKind) -> pb::AmendmentKind {
+    match kind {
+        AmendmentKind::Change => pb::AmendmentKind::Change,
+        AmendmentKind::Transfer => pb::AmendmentKind::Transfer,
+        AmendmentKind::Close => pb::AmendmentKind::Close,
+    }
+}
+
+pub fn amendment_state(stage: AmendmentStage) -> pb::AmendmentState {
+    match stage {
+        AmendmentStage::Proposed => pb::AmendmentState::Proposed,
+        AmendmentStage::Applied => pb::AmendmentState::Applied,
+        AmendmentStage::Rejected => pb::AmendmentState::Rejected,
+        AmendmentStage::Withdrawn => pb::AmendmentState::Withdrawn,
+        AmendmentStage::Lapsed => pb::AmendmentState::Lapsed,
+    }
+}
+
 pub fn entry_kind(kind: EntryKind) -> pb::LedgerEntryKind {
     match kind {
         EntryKind::Allocate => pb::LedgerEntryKind::Allocate,
+        EntryKind::Deallocate => pb::LedgerEntryKind::Deallocate,
         EntryKind::Reserve => pb::LedgerEntryKind::Reserve,
         EntryKind::Commit => pb::LedgerEntryKind::Commit,
         EntryKind::Spend => pb::LedgerEntryKind::Spend,
         EntryKind::Release => pb::LedgerEntryKind::Release,
         EntryKind::Expire => pb::LedgerEntryKind::Expire,
+        EntryKind::ReverseCommit => pb::LedgerEntryKind::ReverseCommit,
+        EntryKind::ReverseSpend => pb::LedgerEntryKind::ReverseSpend,
+        EntryKind::Refund => pb::LedgerEntryKind::Refund,
     }
 }
 
@@ -73,6 +124,7 @@ pub fn draw_state(stage: DrawStage) -> pb::ReserveDrawState {
         DrawStage::Rejected => pb::ReserveDrawState::Rejected,
         DrawStage::Lapsed => pb::ReserveDrawState::Lapsed,
         DrawStage::Spent => pb::ReserveDrawState::Spent,
+        DrawStage::Reported => pb::ReserveDrawState::Reported,
     }
 }
 

@@ -17,18 +17,12 @@ use koc_chassis::{
 };
 use sha2::{Digest, Sha256};
 
-/// Holds the draw's amount on its plan's reserve, in the name of `actor`; `method` is the request's that approves. Refused as any
+/// Holds the draw's amount on its plan's reserve, in the name of who calls; `method` is the request's that approves. Refused as any
 /// reservation is.
-pub async fn hold(
-    work: &mut Work,
-    draw: &Draw,
-    currency: Currency,
-    method: &'static str,
-    actor: &str,
-) -> Result<ReservationId, Error> {
+pub async fn hold(work: &mut Work, draw: &Draw, currency: Currency, method: &'static str) -> Result<ReservationId, Error> {
     let reservation = ReservationId::new();
     let operation = Operation {
-        // A draw is approved once by each of the two ways.
+        // A draw is approved once by each of the ways.
         key: RequestKey {
             programme: draw.programme.0,
             method,
@@ -46,7 +40,7 @@ pub async fn hold(
         },
         currency,
         payment_reference: None,
-        actor: actor.to_owned(),
+        actor: work.actor().to_owned(),
         client: work.call.caller.client.clone(),
         trace_id: context::trace_id(),
     };

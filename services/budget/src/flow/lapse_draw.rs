@@ -1,11 +1,7 @@
 //! A draw that nobody decides lapses at its decide-by time.
 
 use super::fact;
-use crate::{
-    domain::reserve_draw::{Decided, DrawState, POLICY},
-    ids::ReserveDrawId,
-    store,
-};
+use crate::{domain::reserve_draw::DrawState, ids::ReserveDrawId, store};
 use async_trait::async_trait;
 use koc_chassis::{
     clock,
@@ -44,8 +40,8 @@ impl JobHandler for Lapse {
                 tx.commit().await?;
                 return Ok(());
             }
-            let decided = Decided { by: POLICY.to_owned(), reason: "nobody decided it in time".to_owned() };
-            store::reserve_draw::set_state(&mut tx, &mut draw, DrawState::Lapsed { decided }).await?;
+            let reason = "nobody decided it in time".to_owned();
+            store::reserve_draw::set_state(&mut tx, &mut draw, DrawState::Lapsed { reason }).await?;
             outbox::append(&mut tx, &[NewFact::new(draw.programme, draw.id.0, &fact::reserve_draw_changed(&draw))]).await?;
         }
         job.finish(&mut tx).await?;

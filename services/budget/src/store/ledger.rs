@@ -1,7 +1,9 @@
 //! Reading the ledger, its chain, and its verification. Entries are written by [`super::operation`] alone.
 
+mod past;
 mod verify;
 
+pub use past::{add_checkpoints, balances_at, members_at};
 pub use verify::{Report, verify};
 
 use super::corrupt;
@@ -9,6 +11,7 @@ use crate::{
     domain::{
         balances::{Account, EntryKind},
         ledger::{GENESIS, Hash, LedgerEntry},
+        reversal::{Reversal, ReversalReason},
     },
     ids::{EntryId, EnvelopeId, OperationId, ProgrammeId, ReservationId},
 };
@@ -31,6 +34,8 @@ struct EntryRow {
     operation_id: Uuid,
     actor: String,
     entry_time: DateTime<Utc>,
+    reverses_entry_id: Option<Uuid>,
+    reversal_reason: Option<String>,
 }
 
 impl TryFrom<EntryRow> for LedgerEntry {
@@ -38,6 +43,12 @@ impl TryFrom<EntryRow> for LedgerEntry {
 
     fn try_from(row: EntryRow) -> Result<Self, sqlx::Error> {
         let account = |text: &str| Account::parse(text).ok_or_else(|| corrupt("ledger_entry.credit_account or .debit_account"));
+        let reason = |text: &str| ReversalReason::parse(text).ok_or_else(|| corrupt("ledger_entry.reversal_reason"));
+        let reversal = match (row.reverses_entry_id, row.reversal_reason) {
+            (Some(of), Some(text)) => Some(Reversal { of: EntryId(of), reason: reason(&text)? }),
+            (None, None) => None,
+            _ => return Err(corrupt("ledger_entry.reverses_entry_id")),
+        };
         Ok(Self {
             id: EntryId(row.entry_id),
             programme: ProgrammeId(row.programme_id),
@@ -52,6 +63,7 @@ impl TryFrom<EntryRow> for LedgerEntry {
             operation: OperationId(row.operation_id),
             actor: row.actor,
             entry_time: row.entry_time,
+            reversal,
         })
     }
 }
@@ -70,11 +82,37 @@ pub async fn list(
     let rows = sqlx::query_as!(
         EntryRow,
         "SELECT entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount, reservation_id,
-                available_after, operation_id, actor, entry_time
+                available_after, operation_id, actor, entry_time, reverses_entry_id, reversal_reason
          FROM ledger_entry
          WHERE envelope_id = $1 AND envelope_sequence > $2
          ORDER BY envelope_sequence
          LIMIT $3",
+        envelope.0,
+        after_sequence,
+        size,
+    )
+    .fetch_all(conn)
+    .await?;
+    entries(rows)
+}
+
+/// As [`list`], of one reservation.
+pub async fn list_of_reservation(
+    conn: &mut PgConnection,
+    envelope: EnvelopeId,
+    reservation: ReservationId,
+    after_sequence: i64,
+    size: i64,
+) -> Result<Vec<LedgerEntry>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        EntryRow,
+        "SELECT entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount, reservation_id,
+                available_after, operation_id, actor, entry_time, reverses_entry_id, reversal_reason
+         FROM ledger_entry
+         WHERE reservation_id = $1 AND envelope_id = $2 AND envelope_sequence > $3
+         ORDER BY envelope_sequence
+         LIMIT $4",
+        reservation.0,
         envelope.0,
         after_sequence,
         size,
@@ -89,7 +127,7 @@ pub async fn by_ids(conn: &mut PgConnection, ids: &[EntryId]) -> Result<HashMap<
     let rows = sqlx::query_as!(
         EntryRow,
         "SELECT entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount, reservation_id,
-                available_after, operation_id, actor, entry_time
+                available_after, operation_id, actor, entry_time, reverses_entry_id, reversal_reason
          FROM ledger_entry
          WHERE entry_id = ANY ($1)",
         &ids.iter().map(|id| id.0).collect::<Vec<_>>(),

@@ -18,7 +18,7 @@ use crate::{
     ids::{EntryId, EnvelopeId, MemberId, OperationId, ProgrammeId, ReservationId},
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{clock, gate::RequestKey, money::Currency};
+use koc_chassis::{gate::RequestKey, money::Currency};
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -70,6 +70,7 @@ pub enum Answer {
     Reused,
     EnvelopeNotFound(EnvelopeId),
     ReservationNotFound(ReservationId),
+    EntryNotFound(EntryId),
 }
 
 /// An entry as it was written, with what its reservation is for.
@@ -82,12 +83,12 @@ pub struct Posted {
 }
 
 /// What was done: an answer for each operation, the entries of all, in order, and the reservations that have become wholly spent by
-/// it: with the last payment, or when what was left was given back.
+/// it, with the last payment or when what was left was given back, or are so no more, by a reversal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
     pub answers: Vec<Answer>,
     pub posted: Vec<Posted>,
-    pub wholly_spent: Vec<Reservation>,
+    pub spent_changed: Vec<Reservation>,
 }
 
 /// An operation to be kept, with what came of it.
@@ -95,6 +96,13 @@ struct Kept<'a> {
     id: OperationId,
     operation: &'a Operation,
     outcome: Result<Receipt, Refusal>,
+}
+
+impl Kept<'_> {
+    /// The reservation as it stood afterwards; None for allocations and refusals.
+    fn held(&self) -> Option<&Reservation> {
+        self.outcome.as_ref().ok()?.reservation.as_ref()
+    }
 }
 
 /// What was kept of an earlier operation.
@@ -119,29 +127,33 @@ impl Known {
 pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Result<Executed, Error> {
     let commands = || operations.iter().map(|o| &o.command);
     let envelopes: HashSet<EnvelopeId> = commands().filter_map(Command::envelope).collect();
-    let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
-    let reservations: HashSet<ReservationId> = commands().filter_map(Command::reservation).collect();
+    // A command that names its envelope makes its reservation; the others change one that is there.
+    let reservations: HashSet<ReservationId> =
+        commands().filter(|command| command.envelope().is_none()).filter_map(Command::reservation).collect();
 
     let locked = read::lock_envelopes(conn, &envelopes, &reservations).await?;
-    let mut books = Books {
-        envelopes: read::with_plans(conn, locked).await?,
-        limits: Vec::new(),
-        reservations: read::reservations(conn, &reservations).await?,
-    };
+    let mut books =
+        Books { originals: read::originals(conn, commands().filter_map(Command::original)).await?, ..Books::default() };
+    if !reservations.is_empty() {
+        let ids: Vec<ReservationId> = reservations.into_iter().collect();
+        books.reservations = super::reservation::by_ids(conn, &ids).await?.into_iter().collect();
+    }
     let mut members: HashSet<MemberId> = books.reservations.values().filter_map(|r| r.member).collect();
     members.extend(commands().filter_map(|command| match command {
         Command::Reserve { member, .. } => *member,
         _ => None,
     }));
     if !members.is_empty() {
+        let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
         read::share_members(conn, &members).await?;
         books.limits = read::lock_limits(conn, &programmes, &members).await?;
     }
     let mut known = read::known(conn, operations).await?;
-    let now = clock::now(conn).await?;
+    let now;
+    (books.envelopes, now) = read::with_plans(conn, locked).await?;
 
     let before = books.clone();
-    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), wholly_spent: Vec::new() };
+    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), spent_changed: Vec::new() };
     let mut kept = Vec::with_capacity(operations.len());
     for operation in operations {
         if let Some(known) = known.get(&operation.unique()) {
@@ -163,6 +175,10 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
                 executed.answers.push(Answer::ReservationNotFound(id));
                 continue;
             }
+            Outcome::EntryNotFound(id) => {
+                executed.answers.push(Answer::EntryNotFound(id));
+                continue;
+            }
         };
         executed.answers.push(answer);
         if !expired_nothing {
@@ -171,13 +187,11 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
         }
     }
 
-    let finished =
-        |r: &&Reservation| r.is_wholly_spent() && !before.reservations.get(&r.id).is_some_and(Reservation::is_wholly_spent);
-    executed.wholly_spent = books.reservations.values().filter(finished).cloned().collect();
+    let was = |id: &ReservationId| before.reservations.get(id).is_some_and(Reservation::is_wholly_spent);
+    let changed = books.reservations.values().filter(|r| r.is_wholly_spent() != was(&r.id));
+    executed.spent_changed = changed.cloned().collect();
 
-    write::operations(conn, &mut kept, now).await?;
-    write::entries(conn, &executed.posted).await?;
-    write::changes(conn, &before, &books).await?;
+    write::all(conn, &mut kept, &executed.posted, (&before, &books), now).await?;
     Ok(executed)
 }
 
@@ -198,6 +212,7 @@ fn entries(books: &Books, decision: &Decision, operation: &Operation, id: Operat
             operation: id,
             actor: operation.actor.clone(),
             entry_time: now,
+            reversal: posting.reversal,
         };
         Posted {
             entry,

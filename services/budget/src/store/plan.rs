@@ -1,15 +1,15 @@
-//! Plans and envelopes.
+//! Plans.
 
 use super::corrupt;
 use crate::{
     domain::{
-        balances::Balances,
+        approval::{Approval, Policy},
         period::Period,
-        plan::{Envelope, NewPlan, Plan, PlanState, ResourceClass, Stage},
+        plan::{Draft, Plan, PlanState, Stage},
     },
-    ids::{EnvelopeId, PlanId, ProgrammeId},
+    ids::{PlanId, ProgrammeId},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -21,8 +21,13 @@ struct PlanRow {
     period_end_time: DateTime<Utc>,
     state: String,
     automatic_draw_limit: Option<i64>,
+    required_approvals: i32,
+    approval_validity_us: i64,
+    min_reserve_percent: i32,
+    max_reserve_percent: i32,
     submitted_by: Option<String>,
-    approved_by: Option<String>,
+    approved_by: Vec<String>,
+    approve_times: Vec<DateTime<Utc>>,
     version: i64,
     create_time: DateTime<Utc>,
 }
@@ -32,13 +37,14 @@ impl TryFrom<PlanRow> for Plan {
 
     fn try_from(row: PlanRow) -> Result<Self, sqlx::Error> {
         let stage = Stage::parse(&row.state).ok_or_else(|| corrupt("plan.state"))?;
-        let state = match (stage, row.submitted_by, row.approved_by) {
-            (Stage::Draft, None, None) => PlanState::Draft,
-            (Stage::Submitted, Some(submitted_by), None) => PlanState::Submitted { submitted_by },
-            (Stage::Approved, Some(submitted_by), Some(approved_by)) => PlanState::Approved { submitted_by, approved_by },
-            (Stage::Active, Some(submitted_by), Some(approved_by)) => PlanState::Active { submitted_by, approved_by },
-            (Stage::Closed, Some(submitted_by), Some(approved_by)) => PlanState::Closed { submitted_by, approved_by },
-            _ => return Err(corrupt("plan.submitted_by or plan.approved_by")),
+        let approvals = approvals(row.approved_by, row.approve_times);
+        let state = match (stage, row.submitted_by) {
+            (Stage::Draft, None) => PlanState::Draft,
+            (Stage::Submitted, Some(submitted_by)) => PlanState::Submitted { submitted_by, approvals },
+            (Stage::Approved, Some(submitted_by)) => PlanState::Approved { submitted_by, approvals },
+            (Stage::Active, Some(submitted_by)) => PlanState::Active { submitted_by, approvals },
+            (Stage::Closed, Some(submitted_by)) => PlanState::Closed { submitted_by, approvals },
+            _ => return Err(corrupt("plan.submitted_by")),
         };
         Ok(Self {
             id: PlanId(row.plan_id),
@@ -47,97 +53,98 @@ impl TryFrom<PlanRow> for Plan {
             period: Period::new(row.period_start_time, row.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
             state,
             automatic_draw_limit: row.automatic_draw_limit,
+            policy: Policy {
+                required_approvals: usize::try_from(row.required_approvals).map_err(|_| corrupt("plan.required_approvals"))?,
+                validity: TimeDelta::microseconds(row.approval_validity_us),
+                min_reserve_percent: row.min_reserve_percent,
+                max_reserve_percent: row.max_reserve_percent,
+            },
             version: row.version,
             create_time: row.create_time,
         })
     }
 }
 
-struct EnvelopeRow {
-    envelope_id: Uuid,
-    plan_id: Uuid,
-    resource_class: String,
-    display_name: String,
-    planned: i64,
-    allocated: i64,
-    reserved: i64,
-    committed: i64,
-    spent: i64,
+/// Approvals as two columns hold them.
+pub(super) fn approvals(by: Vec<String>, times: Vec<DateTime<Utc>>) -> Vec<Approval> {
+    by.into_iter().zip(times).map(|(by, time)| Approval { by, time }).collect()
 }
 
-impl TryFrom<EnvelopeRow> for Envelope {
-    type Error = sqlx::Error;
-
-    fn try_from(row: EnvelopeRow) -> Result<Self, sqlx::Error> {
-        let EnvelopeRow { allocated, reserved, committed, spent, .. } = row;
-        Ok(Self {
-            id: EnvelopeId(row.envelope_id),
-            plan: PlanId(row.plan_id),
-            class: ResourceClass::parse(&row.resource_class).ok_or_else(|| corrupt("envelope.resource_class"))?,
-            display_name: row.display_name,
-            planned: row.planned,
-            balances: Balances { allocated, reserved, committed, spent },
-        })
-    }
+/// The two columns of approvals.
+pub(super) fn columns(approvals: &[Approval]) -> (Vec<String>, Vec<DateTime<Utc>>) {
+    approvals.iter().map(|approval| (approval.by.clone(), approval.time)).unzip()
 }
 
-/// Creates a plan in DRAFT with its envelopes.
-pub async fn insert(
-    conn: &mut PgConnection,
-    id: PlanId,
-    programme: ProgrammeId,
-    plan: &NewPlan,
-) -> Result<(Plan, Vec<Envelope>), sqlx::Error> {
+/// Creates a plan in DRAFT, without its envelopes.
+pub async fn insert(conn: &mut PgConnection, id: PlanId, programme: ProgrammeId, draft: &Draft) -> Result<Plan, sqlx::Error> {
     let create_time = sqlx::query_scalar!(
         "INSERT INTO plan (plan_id, programme_id, display_name, period_start_time, period_end_time, state, automatic_draw_limit,
-                           version, create_time)
-         VALUES ($1, $2, $3, $4, $5, 'DRAFT', $6, 1, koc_now())
+                           required_approvals, approval_validity_us, min_reserve_percent, max_reserve_percent, version, create_time)
+         VALUES ($1, $2, $3, $4, $5, 'DRAFT', $6, $7, $8, $9, $10, 1, koc_now())
          RETURNING create_time",
         id.0,
         programme.0,
-        plan.display_name,
-        plan.period.start(),
-        plan.period.end(),
-        plan.automatic_draw_limit,
+        draft.display_name,
+        draft.period.start(),
+        draft.period.end(),
+        draft.automatic_draw_limit,
+        required(&draft.policy),
+        micros(&draft.policy),
+        draft.policy.min_reserve_percent,
+        draft.policy.max_reserve_percent,
     )
-    .fetch_one(&mut *conn)
+    .fetch_one(conn)
     .await?;
-    let envelopes: Vec<Envelope> = plan
-        .envelopes
-        .iter()
-        .map(|new| Envelope {
-            id: EnvelopeId::new(),
-            plan: id,
-            class: new.class,
-            display_name: new.display_name.clone(),
-            planned: new.planned,
-            balances: Balances::default(),
-        })
-        .collect();
-    sqlx::query!(
-        "INSERT INTO envelope (envelope_id, plan_id, programme_id, ordinal, resource_class, display_name, planned)
-         SELECT e.id, $1, $2, (e.nr - 1)::integer, e.class, e.name, e.planned
-         FROM UNNEST($3::uuid[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY AS e (id, class, name, planned, nr)",
-        id.0,
-        programme.0,
-        &envelopes.iter().map(|e| e.id.0).collect::<Vec<_>>(),
-        &envelopes.iter().map(|e| e.class.as_str().to_owned()).collect::<Vec<_>>(),
-        &envelopes.iter().map(|e| e.display_name.clone()).collect::<Vec<_>>(),
-        &envelopes.iter().map(|e| e.planned).collect::<Vec<_>>(),
-    )
-    .execute(conn)
-    .await?;
-    let created = Plan {
+    Ok(Plan {
         id,
         programme,
-        display_name: plan.display_name.clone(),
-        period: plan.period,
+        display_name: draft.display_name.clone(),
+        period: draft.period,
         state: PlanState::Draft,
-        automatic_draw_limit: plan.automatic_draw_limit,
+        automatic_draw_limit: draft.automatic_draw_limit,
+        policy: draft.policy,
         version: 1,
         create_time,
+    })
+}
+
+fn required(policy: &Policy) -> i32 {
+    i32::try_from(policy.required_approvals).unwrap_or(i32::MAX)
+}
+
+fn micros(policy: &Policy) -> i64 {
+    policy.validity.num_microseconds().unwrap_or(i64::MAX)
+}
+
+/// Writes what a locked draft says now, without its envelopes, and gives it a new version.
+pub async fn update(conn: &mut PgConnection, plan: &mut Plan, draft: &Draft) -> Result<(), sqlx::Error> {
+    let version = sqlx::query_scalar!(
+        "UPDATE plan
+         SET display_name = $2, period_start_time = $3, period_end_time = $4, automatic_draw_limit = $5, required_approvals = $6,
+             approval_validity_us = $7, min_reserve_percent = $8, max_reserve_percent = $9, version = version + 1
+         WHERE plan_id = $1
+         RETURNING version",
+        plan.id.0,
+        draft.display_name,
+        draft.period.start(),
+        draft.period.end(),
+        draft.automatic_draw_limit,
+        required(&draft.policy),
+        micros(&draft.policy),
+        draft.policy.min_reserve_percent,
+        draft.policy.max_reserve_percent,
+    )
+    .fetch_one(conn)
+    .await?;
+    *plan = Plan {
+        display_name: draft.display_name.clone(),
+        period: draft.period,
+        automatic_draw_limit: draft.automatic_draw_limit,
+        policy: draft.policy,
+        version,
+        ..plan.clone()
     };
-    Ok((created, envelopes))
+    Ok(())
 }
 
 /// A plan of the programme.
@@ -145,7 +152,8 @@ pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: PlanId) -
     let row = sqlx::query_as!(
         PlanRow,
         "SELECT plan_id, programme_id, display_name, period_start_time, period_end_time, state, automatic_draw_limit,
-                submitted_by, approved_by, version, create_time
+                required_approvals, approval_validity_us, min_reserve_percent, max_reserve_percent, submitted_by, approved_by,
+                approve_times, version, create_time
          FROM plan
          WHERE plan_id = $1 AND programme_id = $2",
         id.0,
@@ -156,21 +164,28 @@ pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: PlanId) -
     row.map(Plan::try_from).transpose()
 }
 
-/// As [`find`], locked against other changes of its state.
+/// As [`find`], locked against other changes.
 pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: PlanId) -> Result<Option<Plan>, sqlx::Error> {
-    let row = sqlx::query_as!(
+    Ok(lock_all(conn, programme, &[id]).await?.pop())
+}
+
+/// Plans of the programme by id, locked in that order; those that are not there are left out.
+pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[PlanId]) -> Result<Vec<Plan>, sqlx::Error> {
+    let rows = sqlx::query_as!(
         PlanRow,
         "SELECT plan_id, programme_id, display_name, period_start_time, period_end_time, state, automatic_draw_limit,
-                submitted_by, approved_by, version, create_time
+                required_approvals, approval_validity_us, min_reserve_percent, max_reserve_percent, submitted_by, approved_by,
+                approve_times, version, create_time
          FROM plan
-         WHERE plan_id = $1 AND programme_id = $2
+         WHERE plan_id = ANY ($1) AND programme_id = $2
+         ORDER BY plan_id
          FOR NO KEY UPDATE",
-        id.0,
+        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
         programme.0,
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(Plan::try_from).transpose()
+    rows.into_iter().map(Plan::try_from).collect()
 }
 
 /// The active plan whose period holds an instant: of several one with a reserve before those without, then the one that began last, the
@@ -183,7 +198,8 @@ pub async fn active_at(
     let row = sqlx::query_as!(
         PlanRow,
         "SELECT plan_id, programme_id, display_name, period_start_time, period_end_time, state, automatic_draw_limit,
-                submitted_by, approved_by, version, create_time
+                required_approvals, approval_validity_us, min_reserve_percent, max_reserve_percent, submitted_by, approved_by,
+                approve_times, version, create_time
          FROM plan
          WHERE programme_id = $1 AND state = 'ACTIVE' AND period_start_time <= $2 AND $2 < period_end_time
          ORDER BY EXISTS (SELECT FROM envelope AS e WHERE e.plan_id = plan.plan_id AND e.resource_class = 'STRATEGIC_RESERVE') DESC,
@@ -207,7 +223,8 @@ pub async fn list(
     let rows = sqlx::query_as!(
         PlanRow,
         "SELECT plan_id, programme_id, display_name, period_start_time, period_end_time, state, automatic_draw_limit,
-                submitted_by, approved_by, version, create_time
+                required_approvals, approval_validity_us, min_reserve_percent, max_reserve_percent, submitted_by, approved_by,
+                approve_times, version, create_time
          FROM plan
          WHERE programme_id = $1 AND ($2::uuid IS NULL OR plan_id > $2)
          ORDER BY plan_id
@@ -221,39 +238,18 @@ pub async fn list(
     rows.into_iter().map(Plan::try_from).collect()
 }
 
-/// The envelopes of plans, each plan's in the order given.
-pub async fn envelopes(conn: &mut PgConnection, plans: &[PlanId]) -> Result<Vec<Envelope>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        EnvelopeRow,
-        "SELECT envelope_id, plan_id, resource_class, display_name, planned, allocated, reserved, committed, spent
-         FROM envelope
-         WHERE plan_id = ANY ($1)
-         ORDER BY plan_id, ordinal",
-        &plans.iter().map(|p| p.0).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(Envelope::try_from).collect()
-}
-
-/// Whether the programme has the envelope.
-pub async fn has_envelope(conn: &mut PgConnection, programme: ProgrammeId, id: EnvelopeId) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query_scalar!("SELECT 1 FROM envelope WHERE envelope_id = $1 AND programme_id = $2", id.0, programme.0)
-        .fetch_optional(conn)
-        .await?;
-    Ok(found.is_some())
-}
-
 /// Moves a locked plan to a new state and gives it a new version.
 pub async fn set_state(conn: &mut PgConnection, plan: &mut Plan, state: PlanState) -> Result<(), sqlx::Error> {
+    let (approved_by, approve_times) = columns(state.approvals());
     plan.version = sqlx::query_scalar!(
-        "UPDATE plan SET state = $2, submitted_by = $3, approved_by = $4, version = version + 1
+        "UPDATE plan SET state = $2, submitted_by = $3, approved_by = $4, approve_times = $5, version = version + 1
          WHERE plan_id = $1
          RETURNING version",
         plan.id.0,
         state.stage().as_str(),
         state.submitted_by(),
-        state.approved_by(),
+        &approved_by,
+        &approve_times,
     )
     .fetch_one(conn)
     .await?;
@@ -261,18 +257,15 @@ pub async fn set_state(conn: &mut PgConnection, plan: &mut Plan, state: PlanStat
     Ok(())
 }
 
-/// How many members have money held, owed or paid in each class of a plan.
-pub async fn member_counts(conn: &mut PgConnection, plan: PlanId) -> Result<Vec<(ResourceClass, i64)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT e.resource_class, count(DISTINCT r.member_id) AS "members!"
-           FROM envelope AS e
-           JOIN reservation AS r ON r.envelope_id = e.envelope_id
-           WHERE e.plan_id = $1 AND r.reserved + r.committed + r.spent > 0
-           GROUP BY e.resource_class"#,
-        plan.0,
+/// Gives a locked plan, whose envelopes were changed, its draw limit and a new version.
+pub async fn amend(conn: &mut PgConnection, plan: &mut Plan, automatic_draw_limit: Option<i64>) -> Result<(), sqlx::Error> {
+    plan.version = sqlx::query_scalar!(
+        "UPDATE plan SET automatic_draw_limit = $2, version = version + 1 WHERE plan_id = $1 RETURNING version",
+        plan.id.0,
+        automatic_draw_limit,
     )
-    .fetch_all(conn)
+    .fetch_one(conn)
     .await?;
-    let class = |text: &str| ResourceClass::parse(text).ok_or_else(|| corrupt("envelope.resource_class"));
-    rows.into_iter().map(|row| Ok((class(&row.resource_class)?, row.members))).collect()
+    plan.automatic_draw_limit = automatic_draw_limit;
+    Ok(())
 }

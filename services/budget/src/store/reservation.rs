@@ -2,10 +2,11 @@
 
 use crate::{
     domain::{balances::Parts, reservation::Reservation},
-    ids::{EnvelopeId, MemberId, ProgrammeId, ReservationId},
+    ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 pub(super) struct ReservationRow {
@@ -40,24 +41,39 @@ impl From<ReservationRow> for Reservation {
     }
 }
 
-/// A reservation of the programme.
-pub async fn find(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    id: ReservationId,
-) -> Result<Option<Reservation>, sqlx::Error> {
-    let row = sqlx::query_as!(
+/// Reservations by their ids, of any programme; those that are not there are left out.
+pub async fn by_ids(conn: &mut PgConnection, ids: &[ReservationId]) -> Result<HashMap<ReservationId, Reservation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
         ReservationRow,
         "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
                 expire_time, create_time
          FROM reservation
-         WHERE reservation_id = $1 AND programme_id = $2",
-        id.0,
+         WHERE reservation_id = ANY ($1)",
+        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
+}
+
+/// Those of the programme among `ids`, by id.
+pub async fn by_ids(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    ids: &[ReservationId],
+) -> Result<HashMap<ReservationId, Reservation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
+                expire_time, create_time
+         FROM reservation
+         WHERE reservation_id = ANY ($1) AND programme_id = $2",
+        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
         programme.0,
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(row.map(Reservation::from))
+    Ok(rows.into_iter().map(Reservation::from).map(|reservation| (reservation.id, reservation)).collect())
 }
 
 /// Reservations of a programme by id, after one; only an envelope's, only a member's.
@@ -105,6 +121,24 @@ pub async fn due(conn: &mut PgConnection, size: i64) -> Result<Vec<(ProgrammeId,
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (ProgrammeId(row.programme_id), ReservationId(row.reservation_id))).collect())
+}
+
+/// Reservations of a plan's locked envelopes that hold something, at most so many. By member: whoever releases them locks the
+/// members' limits in that order.
+pub async fn open_in(conn: &mut PgConnection, plan: PlanId, size: i64) -> Result<Vec<ReservationId>, sqlx::Error> {
+    let rows = sqlx::query_scalar!(
+        "SELECT r.reservation_id
+         FROM envelope AS e
+         JOIN reservation AS r ON r.envelope_id = e.envelope_id
+         WHERE e.plan_id = $1 AND e.reserved > 0 AND r.reserved > 0
+         ORDER BY r.member_id, r.reservation_id
+         LIMIT $2",
+        plan.0,
+        size,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(ReservationId).collect())
 }
 
 /// Makes this transaction the only one that sweeps; false when another does.

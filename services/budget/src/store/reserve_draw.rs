@@ -5,7 +5,7 @@ use crate::{
     domain::{
         balances::Parts,
         reservation::wholly_spent,
-        reserve_draw::{COOL_DOWN, Decided, Draw, DrawKind, DrawStage, DrawState, Evidence},
+        reserve_draw::{Approval, Decided, Draw, DrawKind, DrawStage, DrawState, Outcome},
     },
     ids::{EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
@@ -13,8 +13,9 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Class of the advisory locks on outputs, which keep two draws for one output from missing each other.
+/// Classes of the advisory locks on outputs and members, which keep two draws for one of them from missing each other.
 const OUTPUT_LOCK: i32 = 0x6b62_6f70;
+const MEMBER_LOCK: i32 = 0x6b62_6d70;
 
 struct DrawRow {
     reserve_draw_id: Uuid,
@@ -29,10 +30,21 @@ struct DrawRow {
     evidence: serde_json::Value,
     decide_by_time: DateTime<Utc>,
     requested_by: String,
+    policy_version: i64,
+    approvals_needed: i16,
     decided_by: Option<String>,
     decision_reason: Option<String>,
     reservation_id: Option<Uuid>,
+    first_draw_id: Option<Uuid>,
+    report_due_time: Option<DateTime<Utc>>,
     create_time: DateTime<Utc>,
+    approvals: Option<serde_json::Value>,
+    // Of the outcome; NULL before.
+    value: Option<i64>,
+    figures: Option<serde_json::Value>,
+    note: Option<String>,
+    reported_by: Option<String>,
+    report_time: Option<DateTime<Utc>>,
     // Of the reservation; NULL without one.
     reserved: Option<i64>,
     committed: Option<i64>,
@@ -45,15 +57,23 @@ impl TryFrom<DrawRow> for Draw {
     type Error = sqlx::Error;
 
     fn try_from(row: DrawRow) -> Result<Self, sqlx::Error> {
-        let decided = row.decided_by.zip(row.decision_reason).map(|(by, reason)| Decided { by, reason });
-        let state = match (DrawStage::parse(&row.state), decided, row.reservation_id) {
-            (Some(DrawStage::Requested), None, None) => DrawState::Requested,
-            (Some(DrawStage::Approved), Some(decided), Some(id)) => {
-                DrawState::Approved { reservation: ReservationId(id), decided }
+        let stage = DrawStage::parse(&row.state);
+        let state = match (stage, row.decision_reason, row.decided_by, row.reservation_id, row.report_due_time) {
+            (Some(DrawStage::Requested), None, None, None, None) => DrawState::Requested,
+            (Some(DrawStage::Approved), Some(reason), by, Some(id), Some(report_due_time)) => {
+                DrawState::Approved { reservation: ReservationId(id), decided: Decided { by, reason }, report_due_time }
             }
-            (Some(DrawStage::Rejected), Some(decided), None) => DrawState::Rejected { decided },
-            (Some(DrawStage::Lapsed), Some(decided), None) => DrawState::Lapsed { decided },
+            (Some(DrawStage::Rejected), Some(reason), by @ Some(_), None, None) => {
+                DrawState::Rejected { decided: Decided { by, reason } }
+            }
+            (Some(DrawStage::Lapsed), Some(reason), None, None, None) => DrawState::Lapsed { reason },
             _ => return Err(corrupt("reserve_draw.state")),
+        };
+        let outcome = match (row.value, row.figures, row.note, row.reported_by, row.report_time) {
+            (Some(value), Some(figures), Some(note), Some(reported_by), Some(report_time)) => {
+                Some(Outcome { value, figures: json(figures, "reserve_draw_outcome.figures")?, note, reported_by, report_time })
+            }
+            _ => None,
         };
         let parts = match (row.reserved, row.committed, row.spent, row.released) {
             (Some(reserved), Some(committed), Some(spent), Some(released)) => Parts { reserved, committed, spent, released },
@@ -69,28 +89,59 @@ impl TryFrom<DrawRow> for Draw {
             amount: row.amount,
             member: row.member_id.map(MemberId),
             output: row.output_id.map(OutputId),
-            evidence: serde_json::from_value::<Vec<Evidence>>(row.evidence).map_err(|_| corrupt("reserve_draw.evidence"))?,
+            evidence: json(row.evidence, "reserve_draw.evidence")?,
             decide_by_time: row.decide_by_time,
             requested_by: row.requested_by,
             create_time: row.create_time,
+            policy_version: row.policy_version,
+            approvals_needed: u8::try_from(row.approvals_needed).map_err(|_| corrupt("reserve_draw.approvals_needed"))?,
+            approvals: row.approvals.map_or(Ok(Vec::new()), |rows| json::<Vec<Approval>>(rows, "reserve_draw_approval"))?,
+            first_draw: row.first_draw_id.map(ReserveDrawId),
+            settled: row.reservation_id.is_some() && parts.reserved == 0 && parts.committed == 0 && row.recoverable == Some(0),
             wholly_spent: wholly_spent(&parts, row.recoverable.unwrap_or(0)),
+            outcome,
         })
     }
 }
 
+fn json<T: serde::de::DeserializeOwned>(value: serde_json::Value, column: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_value(value).map_err(|_| corrupt(column))
+}
+
+/// Which draws are looked for; all that are not None must match.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub id: Option<ReserveDrawId>,
+    pub reservation: Option<ReservationId>,
+    /// Top-ups of this one.
+    pub first: Option<ReserveDrawId>,
+    pub stage: Option<DrawStage>,
+    pub plan: Option<PlanId>,
+    pub member: Option<MemberId>,
+    pub output: Option<OutputId>,
+    /// Those alone whose outcome should have been reported by now.
+    pub overdue: bool,
+    /// Those alone that come after this one.
+    pub after: Option<Uuid>,
+}
+
 /// Keeps other requests for the output out until the transaction ends.
 pub async fn lock_output(conn: &mut PgConnection, output: OutputId) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2::uuid::text))")
-        .bind(OUTPUT_LOCK)
-        .bind(output.0)
-        .execute(conn)
-        .await?;
+    lock_key(conn, OUTPUT_LOCK, output.0).await
+}
+
+/// The same for the member. To be taken after the output's.
+pub async fn lock_member(conn: &mut PgConnection, member: MemberId) -> Result<(), sqlx::Error> {
+    lock_key(conn, MEMBER_LOCK, member.0).await
+}
+
+async fn lock_key(conn: &mut PgConnection, class: i32, key: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2::uuid::text))").bind(class).bind(key).execute(conn).await?;
     Ok(())
 }
 
-/// When the last draw for the output was requested that stands or may still, if that is within the cool-down before `now`. Under the
-/// output's lock.
-pub async fn cooling_since(
+/// When the last draw for the output was requested that stands or may still. Under the output's lock.
+pub async fn last_for_output(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     output: OutputId,
@@ -98,11 +149,42 @@ pub async fn cooling_since(
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT max(create_time) FROM reserve_draw
-         WHERE programme_id = $1 AND output_id = $2 AND create_time > $3
-           AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $4))",
+         WHERE programme_id = $1 AND output_id = $2 AND first_draw_id IS NULL
+           AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $3))",
         programme.0,
         output.0,
-        now - COOL_DOWN,
+        now,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The same for the member.
+pub async fn last_for_member(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT max(create_time) FROM reserve_draw
+         WHERE programme_id = $1 AND member_id = $2 AND first_draw_id IS NULL
+           AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $3))",
+        programme.0,
+        member.0,
+        now,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// What a draw and its top-ups come to that stand or may still. Under the draw's lock.
+pub async fn standing(conn: &mut PgConnection, first: ReserveDrawId, now: DateTime<Utc>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT COALESCE(sum(amount), 0)::bigint AS "sum!" FROM reserve_draw
+           WHERE (reserve_draw_id = $1 OR first_draw_id = $1)
+             AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $2))"#,
+        first.0,
         now,
     )
     .fetch_one(conn)
@@ -114,8 +196,9 @@ pub async fn insert(conn: &mut PgConnection, draw: &Draw) -> Result<(), sqlx::Er
     let evidence = serde_json::to_value(&draw.evidence).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     sqlx::query!(
         "INSERT INTO reserve_draw (reserve_draw_id, programme_id, plan_id, envelope_id, kind, state, amount, member_id, output_id, evidence,
-                                   decide_by_time, requested_by, decided_by, decision_reason, reservation_id, create_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                                   decide_by_time, requested_by, policy_version, approvals_needed, automatic, decided_by, decision_reason,
+                                   reservation_id, first_draw_id, report_due_time, create_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
         draw.id.0,
         draw.programme.0,
         draw.plan.0,
@@ -128,10 +211,50 @@ pub async fn insert(conn: &mut PgConnection, draw: &Draw) -> Result<(), sqlx::Er
         evidence,
         draw.decide_by_time,
         draw.requested_by,
-        draw.decided().map(|d| d.by.as_str()),
-        draw.decided().map(|d| d.reason.as_str()),
+        draw.policy_version,
+        i16::from(draw.approvals_needed),
+        draw.automatic(),
+        draw.decided_by(),
+        draw.decision_reason(),
         draw.reservation().map(|r| r.0),
+        draw.first_draw.map(|first| first.0),
+        draw.report_due_time(),
         draw.create_time,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds an approval to a locked draw.
+pub async fn approve(conn: &mut PgConnection, draw: &mut Draw, approval: Approval) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO reserve_draw_approval (reserve_draw_id, ordinal, approved_by, reason, approve_time)
+         VALUES ($1, $2, $3, $4, $5)",
+        draw.id.0,
+        i16::try_from(draw.approvals.len()).unwrap_or(i16::MAX), // the table takes two
+        approval.by,
+        approval.reason,
+        approval.time,
+    )
+    .execute(conn)
+    .await?;
+    draw.approvals.push(approval);
+    Ok(())
+}
+
+/// Keeps the outcome of a locked draw.
+pub async fn report(conn: &mut PgConnection, draw: ReserveDrawId, outcome: &Outcome) -> Result<(), sqlx::Error> {
+    let figures = serde_json::to_value(&outcome.figures).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query!(
+        "INSERT INTO reserve_draw_outcome (reserve_draw_id, value, figures, note, reported_by, report_time)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        draw.0,
+        outcome.value,
+        figures,
+        outcome.note,
+        outcome.reported_by,
+        outcome.report_time,
     )
     .execute(conn)
     .await?;
@@ -142,13 +265,14 @@ pub async fn insert(conn: &mut PgConnection, draw: &Draw) -> Result<(), sqlx::Er
 pub async fn set_state(conn: &mut PgConnection, draw: &mut Draw, state: DrawState) -> Result<(), sqlx::Error> {
     draw.state = state;
     sqlx::query!(
-        "UPDATE reserve_draw SET state = $2, decided_by = $3, decision_reason = $4, reservation_id = $5
+        "UPDATE reserve_draw SET state = $2, decided_by = $3, decision_reason = $4, reservation_id = $5, report_due_time = $6
          WHERE reserve_draw_id = $1",
         draw.id.0,
         draw.stage().as_str(),
-        draw.decided().map(|d| d.by.as_str()),
-        draw.decided().map(|d| d.reason.as_str()),
+        draw.decided_by(),
+        draw.decision_reason(),
         draw.reservation().map(|r| r.0),
+        draw.report_due_time(),
     )
     .execute(conn)
     .await?;
@@ -169,7 +293,8 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: ReserveDr
 
 /// A draw of the programme.
 pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: ReserveDrawId) -> Result<Option<Draw>, sqlx::Error> {
-    Ok(list_where(conn, programme, Some(id), None, None, 1).await?.pop())
+    let wanted = Wanted { id: Some(id), ..Wanted::default() };
+    Ok(list(conn, programme, &wanted, 1).await?.pop())
 }
 
 /// The draw that a reservation is for.
@@ -178,45 +303,54 @@ pub async fn of_reservation(
     programme: ProgrammeId,
     id: ReservationId,
 ) -> Result<Option<Draw>, sqlx::Error> {
-    Ok(list_where(conn, programme, None, Some(id), None, 1).await?.pop())
+    let wanted = Wanted { reservation: Some(id), ..Wanted::default() };
+    Ok(list(conn, programme, &wanted, 1).await?.pop())
 }
 
-/// Draws of a programme by id, after one.
-pub async fn list(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    after: Option<Uuid>,
-    size: i64,
-) -> Result<Vec<Draw>, sqlx::Error> {
-    list_where(conn, programme, None, None, after, size).await
-}
-
-async fn list_where(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    id: Option<ReserveDrawId>,
-    reservation: Option<ReservationId>,
-    after: Option<Uuid>,
-    size: i64,
-) -> Result<Vec<Draw>, sqlx::Error> {
+/// Draws of a programme by id.
+pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Wanted, size: i64) -> Result<Vec<Draw>, sqlx::Error> {
     let rows = sqlx::query_as!(
         DrawRow,
         r#"SELECT d.reserve_draw_id, d.programme_id, d.plan_id, d.envelope_id, d.kind, d.state, d.amount, d.member_id, d.output_id, d.evidence,
-                  d.decide_by_time, d.requested_by, d.decided_by, d.decision_reason, d.reservation_id, d.create_time,
+                  d.decide_by_time, d.requested_by, d.policy_version, d.approvals_needed, d.decided_by, d.decision_reason, d.reservation_id,
+                  d.first_draw_id, d.report_due_time, d.create_time,
+                  (SELECT jsonb_agg(jsonb_build_object('by', a.approved_by, 'reason', a.reason, 'time', a.approve_time) ORDER BY a.ordinal)
+                   FROM reserve_draw_approval AS a
+                   WHERE a.reserve_draw_id = d.reserve_draw_id) AS approvals,
+                  o.value AS "value?", o.figures AS "figures?", o.note AS "note?", o.reported_by AS "reported_by?",
+                  o.report_time AS "report_time?",
                   r.reserved AS "reserved?", r.committed AS "committed?", r.spent AS "spent?", r.released AS "released?",
                   r.recoverable AS "recoverable?"
            FROM reserve_draw AS d
            LEFT JOIN reservation AS r ON r.reservation_id = d.reservation_id
+           LEFT JOIN reserve_draw_outcome AS o ON o.reserve_draw_id = COALESCE(d.first_draw_id, d.reserve_draw_id)
            WHERE d.programme_id = $1
              AND ($2::uuid IS NULL OR d.reserve_draw_id = $2)
              AND ($3::uuid IS NULL OR d.reservation_id = $3)
-             AND ($4::uuid IS NULL OR d.reserve_draw_id > $4)
+             AND ($4::uuid IS NULL OR d.first_draw_id = $4)
+             AND ($5::text IS NULL OR $5 = CASE
+                     WHEN d.state <> 'APPROVED' THEN d.state
+                     WHEN o.reserve_draw_id IS NOT NULL THEN 'REPORTED'
+                     WHEN r.spent > 0 AND r.reserved = 0 AND r.committed = 0 AND r.recoverable = 0 THEN 'SPENT'
+                     ELSE 'APPROVED' END)
+             AND ($6::uuid IS NULL OR d.plan_id = $6)
+             AND ($7::uuid IS NULL OR d.member_id = $7)
+             AND ($8::uuid IS NULL OR d.output_id = $8)
+             AND (NOT $9::boolean OR (d.state = 'APPROVED' AND d.report_due_time <= koc_now() AND o.reserve_draw_id IS NULL
+                                      AND r.reserved + r.committed + r.spent > 0))
+             AND ($10::uuid IS NULL OR d.reserve_draw_id > $10)
            ORDER BY d.reserve_draw_id
-           LIMIT $5"#,
+           LIMIT $11"#,
         programme.0,
-        id.map(|id| id.0),
-        reservation.map(|id| id.0),
-        after,
+        wanted.id.map(|id| id.0),
+        wanted.reservation.map(|id| id.0),
+        wanted.first.map(|id| id.0),
+        wanted.stage.map(DrawStage::as_str),
+        wanted.plan.map(|id| id.0),
+        wanted.member.map(|id| id.0),
+        wanted.output.map(|id| id.0),
+        wanted.overdue,
+        wanted.after,
         size,
     )
     .fetch_all(conn)

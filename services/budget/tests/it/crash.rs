@@ -49,13 +49,27 @@ struct Client {
 impl Client {
     fn commit_request(&self, reservation_id: &str) -> pb::CommitRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
-        pb::CommitRequest { programme_id, request_id: id(), reservation_id, amount: Some(fen(7)), release_rest: true }
+        pb::CommitRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: Some(fen(7)),
+            release_rest: true,
+            ..Default::default()
+        }
     }
 
     fn spend_request(&self, reservation_id: &str) -> pb::SpendRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
         let payment_reference = String::new();
-        pb::SpendRequest { programme_id, request_id: id(), reservation_id, amount: Some(fen(5)), payment_reference }
+        pb::SpendRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: Some(fen(5)),
+            payment_reference,
+            ..Default::default()
+        }
     }
 
     async fn run(self, middle: Arc<Barrier>) -> Story {
@@ -144,7 +158,7 @@ async fn what_was_acknowledged_stands_once_after_a_restart_amid_calls() {
 async fn what_was_acknowledged_stands_once_though_connections_broke_in_between() {
     let world = World::new().await;
     let middle = Arc::new(Barrier::new(CLIENTS + 1));
-    let (clients, envelope, troubles) = clients(&world, &middle).await;
+    let (clients, envelope, _) = clients(&world, &middle).await;
     middle.wait().await;
     // Wherever each of them is: before its commit, after it, or between the commit and its answer.
     for _ in 0..8 {
@@ -155,7 +169,7 @@ async fn what_was_acknowledged_stands_once_though_connections_broke_in_between()
         // Until somebody works again.
         wait::until("a call to succeed", PATIENCE, async || world.reserve(1).await.ok()).await;
     }
+    // Callers need not have noticed: what a connection broke under is run once more.
     let stories = clients.join_all().await;
-    assert!(troubles.load(Ordering::Relaxed) > 0, "calls were hit");
     settled(&world, &envelope, stories).await;
 }

@@ -43,7 +43,7 @@ async fn entries_are_dense_and_read_in_pages_with_what_was_available_after_each(
         programme_id: world.programme.clone(),
         envelope_id: world.envelope.clone(),
         page_size: 5,
-        page_token: String::new(),
+        ..Default::default()
     };
     let mut paged = Vec::new();
     loop {

@@ -57,7 +57,7 @@ async fn a_plan_is_drafted_submitted_approved_by_another_person_and_activated() 
     assert_eq!(first.plans[0].plan_id, world.plan);
     let next = pb::ListPlansRequest { page_token: first.next_page_token, ..list };
     let second = world.plans("anyone").list_plans(next).await.expect("a page").into_inner();
-    assert_eq!((second.plans, second.next_page_token.as_str()), (vec![active], ""));
+    assert_eq!((second.plans, second.next_page_token.as_str()), (vec![pb::Plan { envelopes: Vec::new(), ..active }], ""));
     let audit = "SELECT count(*) FROM audit_entry WHERE subject_id = $1::uuid AND actor IN ('planner', 'controller')";
     assert_eq!(world.count(audit, of).await, 4);
 }
@@ -86,7 +86,7 @@ async fn a_plan_skips_no_state_and_an_old_etag_is_refused() {
     let nowhere = id();
     let figures = refused(world.submit_plan("planner", &nowhere, "").await, Code::NotFound, "PLAN_NOT_FOUND");
     assert_eq!(figures["resource_id"], nowhere);
-    let summary = pb::GetPlanSummaryRequest { programme_id: world.programme.clone(), plan_id: nowhere };
+    let summary = world.summary_request(&nowhere);
     refused(world.plans("planner").get_plan_summary(summary).await, Code::NotFound, "PLAN_NOT_FOUND");
 }
 

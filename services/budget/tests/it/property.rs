@@ -16,6 +16,8 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const HALF_HOUR: i64 = 30 * 60;
 /// Of each of the two envelopes.
 const ALLOCATED: i64 = 1_000;
+/// How far each of them may overrun.
+const OVERRUN: [i64; 2] = [0, 150];
 
 /// How many reservations are at work at a time.
 const LATEST: usize = 4;
@@ -26,6 +28,8 @@ enum Step {
     Commit { of: Index, amount: Option<i64>, release_rest: bool },
     Spend { of: Index, amount: Option<i64> },
     Release { of: Index, amount: Option<i64> },
+    Extend { of: Index, hours: i64 },
+    Reverse { of: Index, entry: Index, amount: Option<i64>, release: bool },
     Retry { of: Index },
     SetLimit { member: usize, limit: i64 },
     Wait { hours: u32 },
@@ -42,6 +46,9 @@ fn step() -> impl Strategy<Value = Step> {
         9 => (of(), amount(), release_rest()).prop_map(|(of, amount, release_rest)| Step::Commit { of, amount, release_rest }),
         4 => (of(), amount()).prop_map(|(of, amount)| Step::Spend { of, amount }),
         2 => (of(), amount()).prop_map(|(of, amount)| Step::Release { of, amount }),
+        2 => (of(), 0..3i64).prop_map(|(of, hours)| Step::Extend { of, hours }),
+        3 => (of(), of(), amount(), any::<bool>())
+            .prop_map(|(of, entry, amount, release)| Step::Reverse { of, entry, amount, release }),
         3 => of().prop_map(|of| Step::Retry { of }),
         1 => (0..2usize, 0..900i64).prop_map(|(member, limit)| Step::SetLimit { member, limit }),
         3 => (1..3u32).prop_map(|hours| Step::Wait { hours }),
@@ -55,6 +62,8 @@ enum Call {
     Commit(pb::CommitRequest),
     Spend(pb::SpendRequest),
     Release(pb::ReleaseRequest),
+    Extend(pb::ExtendRequest),
+    Reverse(pb::ReverseRequest),
 }
 
 /// What was answered, in full: the reservation and what is available, or the reason with its figures.
@@ -82,6 +91,14 @@ impl Call {
                 let answer = client.release(request).await.map_err(told)?.into_inner();
                 (answer.reservation, answer.envelope_available)
             }
+            Self::Extend(request) => {
+                let answer = client.extend(request).await.map_err(told)?.into_inner();
+                (answer.reservation, answer.envelope_available)
+            }
+            Self::Reverse(request) => {
+                let answer = client.reverse(request).await.map_err(told)?.into_inner();
+                (answer.reservation, answer.envelope_available)
+            }
         };
         Ok((reservation.expect("a reservation"), available))
     }
@@ -98,6 +115,16 @@ struct Held {
     recoverable: i64,
     /// By the case's clock, in seconds.
     expires: i64,
+    /// What can be reversed, in order.
+    entries: Vec<Entry>,
+}
+
+/// What a commit or a payment left in the ledger.
+#[derive(Debug, Clone)]
+struct Entry {
+    paid: bool,
+    amount: i64,
+    reversed: bool,
 }
 
 /// What everything should be. A hold that is overdue may have been given back already, or not: until somebody touches it, what is
@@ -107,6 +134,8 @@ struct Model {
     now: i64,
     held: Vec<Held>,
     limits: [Option<i64>; 2],
+    /// Which entry of its reservation the call at hand reverses.
+    undone: Option<usize>,
 }
 
 type Bounds = std::ops::RangeInclusive<i64>;
@@ -132,9 +161,10 @@ impl Model {
 
     /// Whether `asked` was rightly given or refused by what was available; true when it was given.
     fn judge(&self, asked: i64, envelope: usize, member: Option<usize>, answer: &Answer) -> bool {
+        let overrun = OVERRUN[envelope];
         let (envelope, member) = (self.envelope(envelope), self.member(member));
         let Err((reason, figures)) = answer else {
-            assert!(asked <= *envelope.end(), "{asked} was given of {envelope:?}");
+            assert!(asked <= *envelope.end() + overrun, "{asked} was given of {envelope:?}");
             assert!(member.is_none_or(|member| asked <= *member.end()), "{asked} was given past the member's limit");
             return true;
         };
@@ -143,11 +173,15 @@ impl Model {
         assert_eq!(number("asked_minor"), asked);
         assert!(asked > available, "{reason}: {figures:?}");
         match reason.as_str() {
-            "ENVELOPE_EXHAUSTED" => assert!(limit == "ENVELOPE" && envelope.contains(&available), "{figures:?}, {envelope:?}"),
+            "ENVELOPE_EXHAUSTED" => {
+                let left = number("overrun_left_minor");
+                assert!(limit == "ENVELOPE" && envelope.contains(&available), "{figures:?}, {envelope:?}");
+                assert!(left == overrun + available.min(0) && asked > available.max(0) + left, "{figures:?}");
+            }
             "MEMBER_LIMIT_EXHAUSTED" => {
                 let member = member.expect("a member's limit");
                 assert!(limit == "MEMBER_LIMIT" && member.contains(&available), "{figures:?}, {member:?}");
-                assert!(asked <= *envelope.end(), "the envelope is judged first");
+                assert!(asked <= *envelope.end() + overrun, "the envelope is judged first");
             }
             other => panic!("{other}: {figures:?}"),
         }
@@ -189,6 +223,7 @@ impl Model {
                 let held = &mut self.held[index];
                 (held.parts[0], held.parts[1]) = (reserved + again - taken, committed + taken);
                 held.recoverable -= again;
+                held.entries.push(Entry { paid: false, amount: taken, reversed: false });
                 if request.release_rest {
                     held.give_back();
                 }
@@ -201,6 +236,37 @@ impl Model {
                 }
                 let held = &mut self.held[index];
                 (held.parts[1], held.parts[2]) = (committed - taken, held.parts[2] + taken);
+                held.entries.push(Entry { paid: true, amount: taken, reversed: false });
+            }
+            Call::Extend(request) => {
+                if reserved + recoverable == 0 {
+                    return exhausted(answer, None, 0);
+                }
+                if recoverable > 0 && !self.judge(recoverable, envelope, member, answer) {
+                    return;
+                }
+                let ends = self.now + request.time_to_live.map_or(0, |ttl| ttl.seconds);
+                let held = &mut self.held[index];
+                (held.parts[0], held.recoverable, held.expires) = (reserved + recoverable, 0, held.expires.max(ends));
+            }
+            Call::Reverse(request) => {
+                let nr = self.undone.unwrap_or_default();
+                let held = &mut self.held[index];
+                let Entry { paid, amount: moved, reversed } = held.entries[nr];
+                if reversed {
+                    assert_eq!(answer.as_ref().expect_err("reversed before").0, "ENTRY_REVERSED");
+                    return;
+                }
+                let from = if paid { 2 } else { 1 };
+                let (asked, available) = (amount(&request.amount).unwrap_or(moved), moved.min(held.parts[from]));
+                if asked > available {
+                    return exhausted(answer, Some(asked), available);
+                }
+                let to = if request.release { 3 } else { from - 1 };
+                held.parts[from] -= asked;
+                held.parts[to] += asked;
+                held.entries[nr].reversed = true;
+                self.touch(index);
             }
             Call::Release(request) => match amount(&request.amount) {
                 Some(asked) if asked > reserved => return exhausted(answer, Some(asked), reserved),
@@ -228,7 +294,7 @@ impl Held {
 /// Runs one sequence in a programme of its own. What `twice` marks is sent twice at the same time.
 async fn run(world: &mut World, steps: &[(Step, bool)]) {
     world.renew().await;
-    let envelopes = [world.envelope_of(ALLOCATED).await, world.envelope_of(ALLOCATED).await];
+    let envelopes = [world.envelope_with(ALLOCATED, OVERRUN[0]).await, world.envelope_with(ALLOCATED, OVERRUN[1]).await];
     let (world, members) = (&*world, [id(), id()]);
     let mut model = Model::default();
     let mut sent: Vec<(Call, Answer)> = Vec::new();
@@ -276,6 +342,19 @@ async fn run(world: &mut World, steps: &[(Step, bool)]) {
                 let Some(of) = any(of) else { continue };
                 (Call::Release(world.release_request(&model.held[of].id, *amount)), Some(of))
             }
+            Step::Extend { of, hours } => {
+                let Some(of) = any(of) else { continue };
+                let lasting = Duration::from_secs(u64::try_from((2 * hours + 1) * HALF_HOUR).expect("positive"));
+                (Call::Extend(world.extend_request(&model.held[of].id, lasting)), Some(of))
+            }
+            Step::Reverse { of, entry, amount, release } => {
+                let Some(of) = any(of).filter(|of| !model.held[*of].entries.is_empty()) else { continue };
+                let nr = entry.index(model.held[of].entries.len());
+                model.undone = Some(nr);
+                let entry = reversible(world, &model.held[of], nr).await;
+                let request = world.reverse_request(&entry);
+                (Call::Reverse(pb::ReverseRequest { amount: amount.map(fen), release: *release, ..request }), Some(of))
+            }
         };
         let answer = if *twice {
             let (first, second) = tokio::join!(call.send(world), call.send(world));
@@ -296,6 +375,7 @@ async fn run(world: &mut World, steps: &[(Step, bool)]) {
                         member: *member,
                         parts: [*amount, 0, 0, 0],
                         recoverable: 0,
+                        entries: Vec::new(),
                         expires: model.now + (2 * hours + 1) * HALF_HOUR,
                     });
                 }
@@ -307,11 +387,29 @@ async fn run(world: &mut World, steps: &[(Step, bool)]) {
     settle(world, &mut model, &envelopes).await;
 }
 
+/// An entry of the ledger that stands for one of the model's.
+async fn reversible(world: &World, held: &Held, nr: usize) -> pb::LedgerEntry {
+    let entries = world.entries_of(&held.id).await.into_iter().filter_map(|entry| match entry.kind() {
+        pb::LedgerEntryKind::Commit => Some((false, entry)),
+        pb::LedgerEntryKind::Spend => Some((true, entry)),
+        _ => None,
+    });
+    let mut entries: Vec<_> = entries.collect();
+    let told: Vec<_> = entries.iter().map(|(paid, entry)| (*paid, minor(entry.amount.as_ref()))).collect();
+    assert_eq!(told, held.entries.iter().map(|entry| (entry.paid, entry.amount)).collect::<Vec<_>>());
+    entries.swap_remove(nr).1
+}
+
 /// Everything stands as it should when what is overdue was given back.
 async fn settle(world: &World, model: &mut Model, envelopes: &[String]) {
     let db = koc_chassis::postgres::Db::new(&world.budget.database.app_url, "budget", 2).expect("an address");
     // As another replica would, so that nobody waits for the service's own second.
-    while koc_budget::flow::expire_reservations::step(&db).await.expect("swept") > 0 {}
+    let (lane, work) = koc_budget::flow::lane::Lane::new(&db, koc_budget::flow::lane::OPERATIONS);
+    let sweep = async {
+        while koc_budget::flow::expire_reservations::step(&db, &lane).await.expect("swept") > 0 {}
+        drop(lane);
+    };
+    tokio::join!(work, sweep);
     world.pass(Duration::ZERO).await;
     (0..model.held.len()).for_each(|index| model.touch(index));
     for held in &model.held {

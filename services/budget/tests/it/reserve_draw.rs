@@ -7,16 +7,16 @@ use koc_tests::{service::TestChannel, wait};
 use std::time::Duration;
 use tonic::{Code, Status};
 
-type Draws = pb::reserve_draw_service_client::ReserveDrawServiceClient<TestChannel>;
+pub type Draws = pb::reserve_draw_service_client::ReserveDrawServiceClient<TestChannel>;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn draws(world: &World, actor: &str) -> Draws {
+pub fn draws(world: &World, actor: &str) -> Draws {
     Draws::new(world.budget.channel_of(actor))
 }
 
 /// For a new output, with evidence, to be decided within ten minutes of the test's start by the service's clock.
-async fn request(world: &World, amount: i64) -> pb::RequestReserveDrawRequest {
+pub async fn request(world: &World, amount: i64) -> pb::RequestReserveDrawRequest {
     let mut decide_by_time = now(world).await;
     decide_by_time.seconds += 600;
     pb::RequestReserveDrawRequest {
@@ -33,36 +33,36 @@ async fn request(world: &World, amount: i64) -> pb::RequestReserveDrawRequest {
     }
 }
 
-async fn now(world: &World) -> prost_types::Timestamp {
+pub async fn now(world: &World) -> prost_types::Timestamp {
     let now: chrono::DateTime<chrono::Utc> =
         sqlx::query_scalar("SELECT koc_now()").fetch_one(&world.budget.database.admin).await.expect("a time");
     koc_chassis::clock::to_proto(now)
 }
 
-async fn ask(world: &World, request: pb::RequestReserveDrawRequest) -> Result<pb::ReserveDraw, Status> {
+pub async fn ask(world: &World, request: pb::RequestReserveDrawRequest) -> Result<pb::ReserveDraw, Status> {
     Ok(draws(world, "spike-detector").request_reserve_draw(request).await?.into_inner().reserve_draw.unwrap_or_default())
 }
 
-async fn approve(world: &World, actor: &str, reserve_draw_id: &str) -> Result<pb::ReserveDraw, Status> {
+pub async fn approve(world: &World, actor: &str, reserve_draw_id: &str) -> Result<pb::ReserveDraw, Status> {
     let (programme_id, reserve_draw_id) = (world.programme.clone(), reserve_draw_id.to_owned());
     let request = pb::ApproveReserveDrawRequest { programme_id, request_id: id(), reserve_draw_id, reason: "it spreads".into() };
     Ok(draws(world, actor).approve_reserve_draw(request).await?.into_inner().reserve_draw.unwrap_or_default())
 }
 
-async fn reject(world: &World, actor: &str, reserve_draw_id: &str) -> Result<pb::ReserveDraw, Status> {
+pub async fn reject(world: &World, actor: &str, reserve_draw_id: &str) -> Result<pb::ReserveDraw, Status> {
     let (programme_id, reserve_draw_id) = (world.programme.clone(), reserve_draw_id.to_owned());
     let request = pb::RejectReserveDrawRequest { programme_id, request_id: id(), reserve_draw_id, reason: "too dear".into() };
     Ok(draws(world, actor).reject_reserve_draw(request).await?.into_inner().reserve_draw.unwrap_or_default())
 }
 
-async fn get(world: &World, reserve_draw_id: &str) -> pb::ReserveDraw {
+pub async fn get(world: &World, reserve_draw_id: &str) -> pb::ReserveDraw {
     let (programme_id, reserve_draw_id) = (world.programme.clone(), reserve_draw_id.to_owned());
     let request = pb::GetReserveDrawRequest { programme_id, reserve_draw_id };
     draws(world, "anyone").get_reserve_draw(request).await.expect("there").into_inner().reserve_draw.unwrap_or_default()
 }
 
 /// Waits until a draw's facts are published, in order.
-async fn told(world: &World, draw: &str, expected: &[State]) {
+pub async fn told(world: &World, draw: &str, expected: &[State]) {
     let facts = wait::until("the draw's facts", PATIENCE, async || {
         let facts: Vec<pb::ReserveDrawChanged> = world.facts_of(draw).await;
         (facts.len() >= expected.len()).then_some(facts)
@@ -78,8 +78,8 @@ async fn policy_approves_up_to_its_limit_with_evidence_and_all_else_waits_for_a_
     world.set_limit(world.limit_request(&member, 0)).await.expect("a limit");
     let draw = ask(&world, asked.clone()).await.expect("taken");
     assert_eq!(
-        (draw.state(), draw.decided_by.as_str(), draw.requested_by.as_str()),
-        (State::Approved, "policy", "spike-detector")
+        (draw.state(), draw.automatic, draw.decided_by.as_str(), draw.requested_by.as_str()),
+        (State::Approved, true, "", "spike-detector")
     );
     assert!(draw.decision_reason.starts_with("automatic:"), "{}", draw.decision_reason);
     assert_eq!((draw.evidence.as_slice(), draw.plan_id.as_str()), (asked.evidence.as_slice(), world.plan.as_str()));
@@ -138,7 +138,9 @@ async fn a_draw_is_rejected_or_lapses_and_its_output_may_ask_again() {
         let draw = get(&world, &second).await;
         (draw.state() == State::Lapsed).then_some(draw)
     });
-    assert_eq!((lapsed.await.decided_by.as_str(), world.available(&world.reserve).await), ("policy", RESERVE));
+    let lapsed = lapsed.await;
+    assert_eq!((lapsed.decided_by.as_str(), lapsed.automatic), ("", false));
+    assert_eq!((lapsed.decision_reason.as_str(), world.available(&world.reserve).await), ("nobody decided it in time", RESERVE));
     told(&world, &draw, &[State::Requested, State::Rejected]).await;
     told(&world, &second, &[State::Requested, State::Lapsed]).await;
 
@@ -153,7 +155,7 @@ async fn a_draw_is_rejected_or_lapses_and_its_output_may_ask_again() {
     world.budget.advance(MINUTE).await;
     assert_eq!(ask(&world, again(soon)).await.expect("taken").state(), State::Requested);
 
-    let list = pb::ListReserveDrawsRequest { programme_id: world.programme.clone(), page_size: 3, page_token: String::new() };
+    let list = pb::ListReserveDrawsRequest { programme_id: world.programme.clone(), page_size: 3, ..Default::default() };
     let page = draws(&world, "anyone").list_reserve_draws(list.clone()).await.expect("a page").into_inner();
     let ids: Vec<_> = page.reserve_draws.iter().map(|draw| draw.reserve_draw_id.as_str()).collect();
     assert_eq!(ids, [draw.as_str(), second.as_str(), third.reserve_draw_id.as_str()]);
@@ -207,6 +209,21 @@ async fn the_last_of_the_reserve_goes_to_one_of_many_draws() {
     let (stands, cools) = if first.is_ok() { (first, second) } else { (second, first) };
     stands.expect("taken");
     refused(cools, Code::FailedPrecondition, "DRAW_COOLING_DOWN");
+    world.verified().await;
+}
+
+#[tokio::test]
+async fn a_draw_whose_payment_was_a_mistake_is_not_spent_any_more() {
+    let world = World::new().await;
+    let draw = ask(&world, request(&world, 1_000).await).await.expect("taken");
+    let (of, held) = (draw.reserve_draw_id.as_str(), draw.reservation_id.as_str());
+    world.commit(held, None).await.expect("owed");
+    world.spend(held, None).await.expect("paid");
+    let paid = world.entry_of(held, pb::LedgerEntryKind::Spend).await;
+    world.reverse_with(world.reverse_request(&paid)).await.expect("owed again");
+    assert_eq!(get(&world, of).await.state(), State::Approved);
+    world.spend(held, None).await.expect("paid");
+    told(&world, of, &[State::Approved, State::Spent, State::Approved, State::Spent]).await;
     world.verified().await;
 }
 

@@ -70,7 +70,8 @@ pub async fn start_budget(address: SocketAddr, database: ServiceDatabase, regist
 }
 
 pub fn new_envelope(class: pb::ResourceClass, name: &str, allocated: i64) -> pb::NewEnvelope {
-    pb::NewEnvelope { resource_class: class.into(), display_name: name.into(), allocated: Some(fen(allocated)) }
+    let allocated = Some(fen(allocated));
+    pb::NewEnvelope { resource_class: class.into(), display_name: name.into(), allocated, ..Default::default() }
 }
 
 impl World {
@@ -136,12 +137,19 @@ impl World {
                 new_envelope(pb::ResourceClass::StrategicReserve, "reserve", RESERVE),
             ],
             automatic_draw_limit: Some(fen(DRAW_LIMIT)),
+            policy: None,
         }
     }
 
     /// An active plan of one envelope that holds so much.
     pub async fn envelope_of(&self, allocated: i64) -> String {
-        let envelopes = vec![new_envelope(pb::ResourceClass::Inclusive, "all", allocated)];
+        self.envelope_with(allocated, 0).await
+    }
+
+    /// As [`Self::envelope_of`], that may overrun by so much.
+    pub async fn envelope_with(&self, allocated: i64, overrun: i64) -> String {
+        let all = new_envelope(pb::ResourceClass::Inclusive, "all", allocated);
+        let envelopes = vec![pb::NewEnvelope { overrun_limit: Some(fen(overrun)), ..all }];
         let request = pb::CreatePlanRequest { envelopes, automatic_draw_limit: None, ..self.plan_request() };
         let plan = self.create_plan(request).await.expect("a plan");
         self.activate(&plan.plan_id).await;
@@ -210,6 +218,7 @@ impl World {
             purpose: "assignment/1".into(),
             amount: Some(fen(amount)),
             time_to_live: None,
+            validate_only: false,
         }
     }
 
@@ -223,18 +232,50 @@ impl World {
 
     pub fn commit_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::CommitRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
-        pb::CommitRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen), release_rest: false }
+        pb::CommitRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: amount.map(fen),
+            release_rest: false,
+            ..Default::default()
+        }
     }
 
     pub fn spend_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::SpendRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
         let payment_reference = "invoice-7".into();
-        pb::SpendRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen), payment_reference }
+        pb::SpendRequest {
+            programme_id,
+            request_id: id(),
+            reservation_id,
+            amount: amount.map(fen),
+            payment_reference,
+            ..Default::default()
+        }
     }
 
     pub fn release_request(&self, reservation_id: &str, amount: Option<i64>) -> pb::ReleaseRequest {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
-        pb::ReleaseRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen) }
+        pb::ReleaseRequest { programme_id, request_id: id(), reservation_id, amount: amount.map(fen), ..Default::default() }
+    }
+
+    pub fn extend_request(&self, reservation_id: &str, time_to_live: Duration) -> pb::ExtendRequest {
+        let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
+        let time_to_live = prost_types::Duration::try_from(time_to_live).ok();
+        pb::ExtendRequest { programme_id, request_id: id(), reservation_id, time_to_live, ..Default::default() }
+    }
+
+    /// Of all that the entry moved.
+    pub fn reverse_request(&self, entry: &pb::LedgerEntry) -> pb::ReverseRequest {
+        pb::ReverseRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            reservation_id: entry.reservation_id.clone(),
+            entry_id: entry.entry_id.clone(),
+            reason: pb::ReversalReason::WrongAmount.into(),
+            ..Default::default()
+        }
     }
 
     pub async fn commit(&self, reservation_id: &str, amount: Option<i64>) -> Result<pb::Reservation, Status> {
@@ -252,14 +293,28 @@ impl World {
         Ok(self.reservations().release(request).await?.into_inner().reservation.unwrap_or_default())
     }
 
+    pub async fn extend(&self, reservation_id: &str, time_to_live: Duration) -> Result<pb::Reservation, Status> {
+        let request = self.extend_request(reservation_id, time_to_live);
+        Ok(self.reservations().extend(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
+    pub async fn reverse_with(&self, request: pb::ReverseRequest) -> Result<pb::Reservation, Status> {
+        Ok(self.reservations().reverse(request).await?.into_inner().reservation.unwrap_or_default())
+    }
+
     pub async fn get(&self, reservation_id: &str) -> Result<pb::Reservation, Status> {
         let (programme_id, reservation_id) = (self.programme.clone(), reservation_id.to_owned());
         let request = pb::GetReservationRequest { programme_id, reservation_id };
         Ok(self.reservations().get_reservation(request).await?.into_inner().reservation.unwrap_or_default())
     }
 
+    pub fn summary_request(&self, plan_id: &str) -> pb::GetPlanSummaryRequest {
+        let (programme_id, plan_id) = (self.programme.clone(), plan_id.to_owned());
+        pb::GetPlanSummaryRequest { programme_id, plan_id, as_of_time: None }
+    }
+
     pub async fn summary(&self) -> pb::GetPlanSummaryResponse {
-        let request = pb::GetPlanSummaryRequest { programme_id: self.programme.clone(), plan_id: self.plan.clone() };
+        let request = self.summary_request(&self.plan);
         self.plans("planner").get_plan_summary(request).await.expect("a summary").into_inner()
     }
 
@@ -307,8 +362,29 @@ impl World {
             envelope_id: envelope.to_owned(),
             page_size: 1_000,
             page_token: String::new(),
+            reservation_id: String::new(),
         };
         client.list_ledger_entries(request).await.expect("a page").into_inner().entries
+    }
+
+    /// The latest entry of a kind of a reservation.
+    pub async fn entry_of(&self, reservation_id: &str, kind: pb::LedgerEntryKind) -> pb::LedgerEntry {
+        self.entries_of(reservation_id).await.into_iter().rfind(|entry| entry.kind() == kind).expect("an entry of the kind")
+    }
+
+    /// The entries of a reservation, in order.
+    pub async fn entries_of(&self, reservation_id: &str) -> Vec<pb::LedgerEntry> {
+        let mut client = pb::ledger_service_client::LedgerServiceClient::new(self.budget.channel());
+        let request = pb::ListLedgerEntriesRequest {
+            programme_id: self.programme.clone(),
+            envelope_id: self.get(reservation_id).await.expect("there").envelope_id,
+            page_size: 1_000,
+            page_token: String::new(),
+            reservation_id: reservation_id.to_owned(),
+        };
+        let entries = client.list_ledger_entries(request).await.expect("a page").into_inner().entries;
+        assert!(entries.iter().all(|entry| entry.reservation_id == reservation_id), "only those of the reservation");
+        entries
     }
 
     /// The entry that comes after one in the chain.

@@ -34,7 +34,7 @@ async fn refused(mini: &Mini, token: Option<String>, actor: Option<&str>) -> (Co
 }
 
 /// One request over HTTP/1.1: the answer's head and body.
-async fn http(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+pub async fn http(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
     let mut socket = TcpStream::connect(address).await.expect("it listens");
     let head = format!("{head}\r\nhost: koc\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     socket.write_all(head.as_bytes()).await.expect("sent");

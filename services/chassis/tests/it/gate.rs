@@ -57,7 +57,7 @@ async fn a_retry_gets_the_first_answer_and_says_so() {
     };
     assert!(!replayed(first) && replayed(again));
     assert_eq!(count(&database, "SELECT balance FROM account WHERE account_id = 1").await, 1);
-    assert_eq!(count(&database, "SELECT count(*) FROM fact").await, 1);
+    assert_eq!(count(&database, "SELECT count(*) FROM told").await, 1);
     assert_eq!(count(&database, "SELECT count(*) FROM audit_entry").await, 1);
 }
 
@@ -71,7 +71,7 @@ async fn thirty_two_duplicates_at_once_have_one_effect_and_one_answer() {
     assert_eq!(outcomes.iter().filter(|o| !o.replayed).count(), 1);
     assert!(outcomes.iter().all(|o| o.message == outcomes[0].message));
     assert_eq!(count(&database, "SELECT balance FROM account WHERE account_id = 1").await, 1);
-    assert_eq!(count(&database, "SELECT count(*) FROM fact").await, 1);
+    assert_eq!(count(&database, "SELECT count(*) FROM told").await, 1);
     assert_eq!(count(&database, "SELECT count(*) FROM audit_entry").await, 1);
 }
 

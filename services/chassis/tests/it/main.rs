@@ -1,4 +1,4 @@
-//! The chassis on a real Postgres and over real gRPC, carrying a service that is as small as can be.
+//! The chassis on a real Postgres and over real gRPC and HTTP, carrying a service that is as small as can be.
 
 mod mini;
 
@@ -6,6 +6,7 @@ mod consumer;
 mod door;
 mod feed;
 mod gate;
+mod http;
 mod job;
 mod life;
 mod trace;

@@ -160,11 +160,31 @@ async fn a_call_continues_its_callers_trace_over_the_wire_and_facts_carry_it_on(
     let traceparent = format!("00-{caller}-00f067aa0ba902b7-01");
     request.metadata_mut().insert("traceparent", traceparent.parse().expect("text"));
     mini.programmes().create_programme(request).await.expect("created");
-    let (audited, told): (String, String) = sqlx::query_as("SELECT trace_id, traceparent FROM audit_entry, fact")
+    let (audited, told): (String, String) = sqlx::query_as("SELECT trace_id, traceparent FROM audit_entry, told")
         .fetch_one(&mini.running.database.admin)
         .await
         .expect("one of each");
     assert_eq!(audited, caller);
     assert!(told.contains(caller) && told != traceparent, "{told}");
     drop(spans);
+}
+
+#[tokio::test]
+async fn a_call_by_http_is_one_span_of_its_callers_trace() {
+    let spans = spans();
+    let mini = mini::start().await;
+    let (caller, parent) = ("7c2f92f3577b34da6a3ce929d0e0e473", "11f067aa0ba902b7");
+    let request = create("one");
+    let body = serde_json::json!({"programmeId": request.programme_id, "requestId": request.request_id, "displayName": "one",
+        "currencyCode": "CNY", "timeZone": "Asia/Shanghai"});
+    let traceparent = format!("00-{caller}-{parent}-01");
+    let headers = [("content-type", "application/json"), ("traceparent", traceparent.as_str())];
+    mini.running.http().send(http::Method::POST, "/v1/programmes", &headers, body.to_string().into()).await.good();
+    let ours = |span: &SpanData| span.span_context.trace_id().to_string() == caller && span.parent_span_id.to_string() == parent;
+    let span = spans.find("the call's span", ours).await;
+    assert_eq!(span.name, "koc.registry.v1.ProgrammeService/CreateProgramme");
+    assert_eq!(spans.0.lock().expect("whole").iter().filter(|span| ours(span)).count(), 1);
+    let audited: String =
+        sqlx::query_scalar("SELECT trace_id FROM audit_entry").fetch_one(&mini.running.database.admin).await.expect("one entry");
+    assert_eq!(audited, caller);
 }

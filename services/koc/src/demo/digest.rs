@@ -32,7 +32,8 @@ pub async fn of(stage: &Stage) -> anyhow::Result<String> {
     let mut lines = members(stage, &mut names).await?;
 
     for plan in money::list(stage).await? {
-        let request = budget::GetPlanSummaryRequest { programme_id: programme_id.clone(), plan_id: plan.plan_id.clone() };
+        let (programme_id, plan_id) = (programme_id.clone(), plan.plan_id.clone());
+        let request = budget::GetPlanSummaryRequest { programme_id, plan_id, as_of_time: None };
         for envelope in must!(FINANCE, stage.plans(), get_plan_summary, request)?.envelopes {
             let b = envelope.balances.unwrap_or_default();
             let amounts = [b.allocated, b.reserved, b.committed, b.spent, b.available].map(|m| stage.money(m.as_ref()));

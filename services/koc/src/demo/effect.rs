@@ -194,7 +194,11 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
             "    draw on the reserve: {} {}, by {}: {}",
             stage.money(draw.amount.as_ref()),
             draw.state().as_str_name().trim_start_matches("RESERVE_DRAW_STATE_"),
-            if draw.decided_by.is_empty() { "nobody yet" } else { &draw.decided_by },
+            match draw.decided_by.as_str() {
+                "" if draw.automatic => "policy",
+                "" => "nobody",
+                person => person,
+            },
             draw.decision_reason
         ));
         if draw.reservation_id.is_empty() {
@@ -206,6 +210,7 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
             reservation_id: draw.reservation_id.clone(),
             amount: None,
             release_rest: false,
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), commit, request)?;
         let request = budget::SpendRequest {
@@ -214,6 +219,7 @@ async fn follow_signals(stage: &Stage, outputs: &HashMap<String, pb::Output>) ->
             reservation_id: draw.reservation_id.clone(),
             amount: None,
             payment_reference: "boost".to_owned(),
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), spend, request)?;
         let before = output.cost.clone().unwrap_or_default().marginal;

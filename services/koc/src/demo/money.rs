@@ -22,6 +22,7 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
                 resource_class: class.context("a class of the sample is not known")?.into(),
                 display_name: format!("{} {}", plan.quarter, envelope.class),
                 allocated: Some(stage.amount(&envelope.amount_cny)?),
+                ..Default::default()
             })
         })
         .collect();
@@ -35,6 +36,7 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
         period_end_time: Some(clock::to_proto(end)),
         envelopes: envelopes?,
         automatic_draw_limit: Some(stage.amount(&stage.sample.reserve.auto_approve_cny)?),
+        policy: None,
     };
     let created = must!(PLANNER, stage.plans(), create_plan, request)?.plan.context("an answer without its plan")?;
     let plan_id = created.plan_id;
@@ -76,12 +78,14 @@ pub async fn plan(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
 /// The envelope of a class in a quarter's plan.
 pub async fn envelope(stage: &Stage, plan: &Plan, class: pb::ResourceClass) -> anyhow::Result<pb::Envelope> {
     let plans = list(stage).await?;
-    let plan = plans.into_iter().find(|p| p.display_name == plan.quarter).context("the quarter has no plan")?;
+    let listed = plans.into_iter().find(|p| p.display_name == plan.quarter).context("the quarter has no plan")?;
+    let request = pb::GetPlanRequest { programme_id: stage.programme_id(), plan_id: listed.plan_id };
+    let plan = must!(FINANCE, stage.plans(), get_plan, request)?.plan.context("an answer without its plan")?;
     let envelope = plan.envelopes.into_iter().find(|e| e.resource_class() == class);
     envelope.with_context(|| format!("the plan has no envelope for {}", class.as_str_name()))
 }
 
-/// All plans of the programme.
+/// All plans of the programme, without their envelopes.
 pub async fn list(stage: &Stage) -> anyhow::Result<Vec<pb::Plan>> {
     let request = pb::ListPlansRequest { programme_id: stage.programme_id(), page_size: 100, page_token: String::new() };
     Ok(must!(FINANCE, stage.plans(), list_plans, request)?.plans)
@@ -97,6 +101,7 @@ pub async fn pay(stage: &Stage, plan: &Plan, done: &[Done]) -> anyhow::Result<()
             reservation_id: done.reservation_id.clone(),
             amount: None,
             payment_reference: format!("payrun-{}", plan.quarter),
+            ..Default::default()
         };
         must!(FINANCE, stage.reservations(), spend, request)?;
         paid += 1;
@@ -108,7 +113,8 @@ pub async fn pay(stage: &Stage, plan: &Plan, done: &[Done]) -> anyhow::Result<()
 /// Tells the money per class, and has the ledger verified.
 pub async fn account(stage: &Stage) -> anyhow::Result<bool> {
     for plan in list(stage).await? {
-        let request = pb::GetPlanSummaryRequest { programme_id: stage.programme_id(), plan_id: plan.plan_id.clone() };
+        let (programme_id, plan_id) = (stage.programme_id(), plan.plan_id.clone());
+        let request = pb::GetPlanSummaryRequest { programme_id, plan_id, as_of_time: None };
         let summary = must!(FINANCE, stage.plans(), get_plan_summary, request)?;
         stage.say(&format!("  Money of {}:", plan.display_name));
         for class in &summary.classes {

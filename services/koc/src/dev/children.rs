@@ -118,7 +118,7 @@ impl Children {
         for service in &self.services {
             let ops = service.port + OPS_OFFSET;
             text.push_str(&format!(
-                "  {:<12} grpc 127.0.0.1:{}   metrics and health http://127.0.0.1:{ops}   log {}\n",
+                "  {:<12} grpc and http 127.0.0.1:{}   metrics and health http://127.0.0.1:{ops}   log {}\n",
                 service.name,
                 service.port,
                 service.log.display()
@@ -128,7 +128,9 @@ impl Children {
         let programme = crate::demo::programme_id();
         text.push_str(&format!(
             "  token        {token} (every scope, every programme; `koc token sign` makes others)\n\n\
-             A first call, with grpcurl:\n\n  \
+             A first call, with curl (http://127.0.0.1:7401/openapi.json describes them all), then with grpcurl:\n\n  \
+             curl -H \"authorization: Bearer $(cat {token})\" \\\n    \
+             \"http://127.0.0.1:7401/v1/programmes/{programme}/members?pageSize=3\"\n\n  \
              grpcurl -plaintext -H \"authorization: Bearer $(cat {token})\" \\\n    \
              -d '{{\"programme_id\": \"{programme}\", \"page_size\": 3}}' \\\n    \
              127.0.0.1:7401 koc.registry.v1.MemberService/ListMembers\n\n\

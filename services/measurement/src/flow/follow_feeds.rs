@@ -153,12 +153,18 @@ impl Effect for BudgetEffect {
     }
 }
 
-/// Money owed for a draw is cost of its output. What is paid later is the same money, so only what becomes owed counts.
+/// Money owed for a draw is cost of its output. What is paid later is the same money, so only what becomes owed counts, and what is
+/// owed or paid no more counts back.
 async fn take_boost(conn: &mut PgConnection, change: &Change, posted: &budget::LedgerPosted) -> Result<(), EffectError> {
     let draw = posted.purpose.strip_prefix(DRAW_PURPOSE).and_then(|id| Uuid::try_parse(id).ok());
-    let (Some(draw), budget::LedgerEntryKind::Commit) = (draw, posted.kind()) else { return Ok(()) };
+    let Some(draw) = draw else { return Ok(()) };
+    let sign = match posted.kind() {
+        budget::LedgerEntryKind::Commit => 1,
+        budget::LedgerEntryKind::ReverseCommit | budget::LedgerEntryKind::Refund => -1,
+        _ => return Ok(()),
+    };
     let entry = parse("entry_id", &posted.entry_id).map_err(park)?;
     let owed = amount("amount", posted.amount.as_ref())?;
-    store::output::insert_draw_posting(conn, programme_of(change)?, draw, entry, owed.minor).await?;
+    store::output::insert_draw_posting(conn, programme_of(change)?, draw, entry, sign * owed.minor).await?;
     Ok(())
 }

@@ -128,7 +128,7 @@ async fn the_feed_tells_each_change_once_in_order_with_ids_and_figures_alone() {
         (signals, states),
         (2, vec![pb::DecisionState::Proposed, pb::DecisionState::Applying, pb::DecisionState::Applied])
     );
-    let words = "SELECT count(*) FROM fact WHERE position(convert_to('dinner', 'UTF8') IN payload) > 0";
+    let words = "SELECT count(*) FROM told WHERE position(convert_to('dinner', 'UTF8') IN payload) > 0";
     assert_eq!(world.count(words).await, 0);
     let answers = "SELECT count(*) FROM request_record WHERE position(convert_to('dinner', 'UTF8') IN answer) > 0";
     assert_eq!(world.count(answers).await, 0);

@@ -2,6 +2,7 @@
 
 use crate::world::{HOUR, PATIENCE, Reservations, Seat, World, at, fen, id, refused, violations, yuan};
 use chrono::TimeDelta;
+use koc_proto::google::r#type::Money;
 use koc_proto::koc::{
     budget::v1 as budget,
     measurement::v1::{self as pb, Metric},
@@ -173,8 +174,50 @@ async fn commit(world: &World, draw: &budget::ReserveDraw, units: i64) {
         reservation_id: draw.reservation_id.clone(),
         amount: Some(yuan(units)),
         release_rest: true,
+        ..Default::default()
     };
     Reservations::new(world.budget.channel()).commit(request).await.expect("owed");
+}
+
+/// Pays so much of what is owed for a draw.
+async fn spend(world: &World, draw: &budget::ReserveDraw, units: i64) {
+    let request = budget::SpendRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        reservation_id: draw.reservation_id.clone(),
+        amount: Some(yuan(units)),
+        payment_reference: "inv-1".into(),
+        ..Default::default()
+    };
+    Reservations::new(world.budget.channel()).spend(request).await.expect("paid");
+}
+
+/// Undoes a part of the draw's entry of this kind and amount.
+async fn reverse(world: &World, draw: &budget::ReserveDraw, of: (budget::LedgerEntryKind, Money), units: i64, release: bool) {
+    let (programme_id, reservation_id) = (world.programme.clone(), draw.reservation_id.clone());
+    let mut reservations = Reservations::new(world.budget.channel());
+    let request = budget::GetReservationRequest { programme_id: programme_id.clone(), reservation_id: reservation_id.clone() };
+    let reservation = reservations.get_reservation(request).await.expect("there").into_inner().reservation.expect("there");
+    let mut ledger = budget::ledger_service_client::LedgerServiceClient::new(world.budget.channel());
+    let request = budget::ListLedgerEntriesRequest {
+        programme_id: programme_id.clone(),
+        envelope_id: reservation.envelope_id,
+        reservation_id: reservation_id.clone(),
+        ..Default::default()
+    };
+    let entries = ledger.list_ledger_entries(request).await.expect("a page").into_inner().entries;
+    let entry = entries.iter().find(|entry| (entry.kind(), entry.amount.clone()) == (of.0, Some(of.1.clone())));
+    let request = budget::ReverseRequest {
+        programme_id,
+        request_id: id(),
+        reservation_id,
+        entry_id: entry.expect("an entry").entry_id.clone(),
+        amount: Some(yuan(units)),
+        release,
+        reason: budget::ReversalReason::PaymentReturned.into(),
+        ..Default::default()
+    };
+    reservations.reverse(request).await.expect("undone");
 }
 
 async fn wait_for_postings(world: &World, count: i64) {
@@ -192,7 +235,7 @@ async fn wait_for_cost(world: &World, output_id: &str, expected_fen: i64) {
 /// Waits until measurement has read all that a neighbour has told.
 async fn caught_up(world: &World, neighbour: &Seat, name: &'static str) {
     wait::until("the feed to be read", PATIENCE, async || {
-        let waiting = "SELECT count(*) FROM fact WHERE position IS NULL";
+        let waiting = "SELECT count(*) FROM outbox";
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&neighbour.database.admin).await.expect("a count");
         let head = "SELECT max(position) FROM fact";
         let head: Option<i64> = sqlx::query_scalar(head).fetch_one(&neighbour.database.admin).await.expect("a head");
@@ -233,14 +276,14 @@ async fn accepted_work_becomes_one_output_each_with_its_part_of_the_cost_whateve
     assert_eq!(draw.state(), budget::ReserveDrawState::Approved);
     commit(&world, &draw, 70).await;
     wait_for_cost(&world, &boosted, 67_000).await;
-    let request = budget::SpendRequest {
-        programme_id: world.programme.clone(),
-        request_id: id(),
-        reservation_id: draw.reservation_id,
-        amount: None,
-        payment_reference: "inv-1".into(),
-    };
-    Reservations::new(world.budget.channel()).spend(request).await.expect("paid");
+    spend(&world, &draw, 50).await;
+    spend(&world, &draw, 20).await;
+    // What is owed again is still owed; what was refunded, or fell away, costs nothing any more.
+    let kind = |kind: budget::LedgerEntryKind, units: i64| (kind, yuan(units));
+    reverse(&world, &draw, kind(budget::LedgerEntryKind::Spend, 50), 30, true).await;
+    reverse(&world, &draw, kind(budget::LedgerEntryKind::Spend, 20), 20, false).await;
+    reverse(&world, &draw, kind(budget::LedgerEntryKind::Commit, 70), 15, true).await;
+    wait_for_cost(&world, &boosted, 62_500).await;
 
     // Everything told once more from the beginning, with a part of it lost: what was lost is back, the rest is as it was.
     world.measurement.stop().await;
@@ -251,10 +294,10 @@ async fn accepted_work_becomes_one_output_each_with_its_part_of_the_cost_whateve
     caught_up(&world, &world.task, "task").await;
     caught_up(&world, &world.budget, "budget").await;
     assert_eq!(of_assignment(&world, &assignment, 2).await.len(), 2);
-    assert_eq!((world.cost(&boosted).await, world.cost(&outputs[1].output_id).await), (67_000, 30_000));
-    assert_eq!(world.count("SELECT count(*) FROM reserve_draw_posting").await, 1);
+    assert_eq!((world.cost(&boosted).await, world.cost(&outputs[1].output_id).await), (62_500, 30_000));
+    assert_eq!(world.count("SELECT count(*) FROM reserve_draw_posting").await, 3);
     assert_eq!(world.count("SELECT count(*) FROM parked_fact").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM fact WHERE type_name LIKE '%OutputRegistered'").await, 2);
+    assert_eq!(world.count("SELECT count(*) FROM told WHERE type_name LIKE '%OutputRegistered'").await, 2);
 }
 
 #[tokio::test]

@@ -211,6 +211,7 @@ impl World {
             resource_class: class.into(),
             display_name: class.as_str_name().to_lowercase(),
             allocated: Some(yuan(units)),
+            ..Default::default()
         };
         let request = budget::CreatePlanRequest {
             programme_id: self.programme.clone(),
@@ -223,6 +224,7 @@ impl World {
                 envelope(budget::ResourceClass::StrategicReserve, RESERVE_UNITS),
             ],
             automatic_draw_limit: Some(yuan(AUTOMATIC_UNITS)),
+            policy: None,
         };
         let plans = |actor| Plans::new(self.budget.channel_of(actor));
         let plan = plans("planner").create_plan(request).await.expect("a plan").into_inner().plan.unwrap_or_default();

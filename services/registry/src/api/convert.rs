@@ -15,9 +15,7 @@ use koc_chassis::{
     fault::{Violation, Violations},
     page,
 };
-use koc_proto::{google::rpc, koc::registry::v1 as pb};
-use prost::Message;
-use tonic::Status;
+use koc_proto::koc::registry::v1 as pb;
 
 /// An enum with a twin on the wire.
 pub trait Wire: Sized {
@@ -51,15 +49,6 @@ wire_enum! {
     ResourceClass = ResourceClass { Inclusive, Incentive, Exclusive }
     PointsEntryKind = Kind { Earn, Redeem, Expire, Reverse }
     BadgeConditionKind = ConditionKind { LifetimePoints, Tier, ValueType, BadgeCount }
-}
-
-/// What became of one item of a batch: the status of a call that fails in the same way, whose details carry it as a message.
-pub fn item_status(status: &Status) -> rpc::Status {
-    rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
 }
 
 pub fn programme(programme: Programme) -> pb::Programme {

@@ -59,6 +59,8 @@ impl ServiceError for Error {
             Self::AwardRevoked { award } => Fault::refused("AWARD_REVOKED", text).with("subject", award),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
+            Self::Unserved(unserved) => unserved.fault(),
+            Self::Shared(shared) => shared.0.fault(),
             Self::Database(error) => Fault::of_database(error),
         }
     }
@@ -66,6 +68,7 @@ impl ServiceError for Error {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) => Some(error),
+            Self::Shared(shared) => shared.0.database(),
             _ => None,
         }
     }

@@ -9,6 +9,7 @@ use crate::{
         text::storable,
     },
     error::Error,
+    flow::find_members::ById,
     store::{
         self,
         member::{Filter, Locked},
@@ -18,6 +19,7 @@ use koc_chassis::{
     fault::{Violation, Violations},
     gate::{Call, Gate, Outcome, Work},
     ids::{MemberId, ProgrammeId},
+    lane::{Lane, Reading},
     page,
 };
 use koc_proto::koc::registry::v1 as pb;
@@ -30,16 +32,16 @@ const TRUST_LEVEL: &str = "trust_level";
 
 pub struct MemberApi {
     gate: Gate<Error>,
+    members: Lane<Reading<ById>>,
 }
 
 impl MemberApi {
-    pub fn new(gate: Gate<Error>) -> Self {
-        Self { gate }
+    pub fn new(gate: Gate<Error>, members: Lane<Reading<ById>>) -> Self {
+        Self { gate, members }
     }
 
     async fn get(&self, programme: ProgrammeId, id: MemberId) -> Result<pb::Member, Error> {
-        let mut conn = self.gate.db().read().await?;
-        let member = store::member::get(&mut conn, programme, id).await?;
+        let member = self.members.ask((programme, id)).await??;
         member.map(convert::member).ok_or(Error::MemberNotFound { member: Some(id) })
     }
 

@@ -1,6 +1,6 @@
 //! PointsService.
 
-use super::convert::{self, Wire};
+use super::convert::Wire;
 use crate::{
     IDENTITY,
     domain::points::{Earning, Entry, EntryId, Source},
@@ -10,7 +10,7 @@ use crate::{
 };
 use koc_chassis::{
     clock,
-    fault::{ServiceError, Violation, Violations},
+    fault::{self, ServiceError, Violation, Violations},
     gate::{Call, Gate, Work},
     ids::MemberId,
     page,
@@ -158,7 +158,7 @@ fn result(earning_index: i32, answer: Result<Moved, Error>) -> pb::PointsEarning
     };
     let (entry_id, balance_after, status) = match answer.map(Moved::entry) {
         Ok(entry) => (entry.id.to_string(), entry.balance_after, None),
-        Err(error) => (String::new(), 0, Some(convert::item_status(&error.fault().into_status(IDENTITY.domain)))),
+        Err(error) => (String::new(), 0, Some(fault::to_rpc(&error.fault().into_status(IDENTITY.domain)))),
     };
     pb::PointsEarningResult { earning_index, outcome: outcome.into(), entry_id, balance_after, status }
 }

@@ -12,7 +12,7 @@ use koc_chassis::{
     auth::Caller,
     clock,
     context::{self, Current},
-    fault::{Violation, Violations},
+    fault::{self, Violation, Violations},
     gate::{Call, Gate},
     ids::ProgrammeId,
 };
@@ -195,7 +195,7 @@ fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
 
 /// The status of a rejected row.
 fn status(violations: Vec<Violation>) -> rpc::Status {
-    convert::item_status(&codec::invalid(IDENTITY.domain, violations))
+    fault::to_rpc(&codec::invalid(IDENTITY.domain, violations))
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ async fn a_token_for_another_programme_learns_nothing_of_what_exists() {
     let world = World::new().await;
     let member_id = world.member(in_city("广州")).await.member_id;
     let token = token::token("elsewhere", &all_scopes(), &[id()]);
-    let before = world.count("SELECT count(*) FROM fact").await;
+    let before = world.count("SELECT count(*) FROM told").await;
     // The same answer for a member that is there and for one that is not.
     let mut told = knock(&world, Some(token.clone()), &member_id).await;
     told.extend(knock(&world, Some(token.clone()), &id()).await);
@@ -201,6 +201,6 @@ async fn a_token_for_another_programme_learns_nothing_of_what_exists() {
     for (_, answer) in told {
         refused(answer, Code::PermissionDenied, "PROGRAMME_DENIED");
     }
-    assert_eq!(nowhere.count("SELECT count(*) FROM fact").await, before);
+    assert_eq!(nowhere.count("SELECT count(*) FROM told").await, before);
     assert_eq!(nowhere.count("SELECT count(*) FROM request_record").await, 2);
 }

@@ -1,4 +1,4 @@
-//! The registry on a real database, over real gRPC.
+//! The registry on a real database, over real gRPC and HTTP.
 
 mod honour;
 mod world;
@@ -8,6 +8,7 @@ mod convergence;
 mod door;
 mod expiry;
 mod feed;
+mod http;
 mod leaderboard;
 mod list;
 mod member;

@@ -28,7 +28,7 @@ async fn kept_elsewhere(world: &World) -> Vec<String> {
     for sql in [
         "SELECT encode(answer, 'escape') FROM request_record WHERE answer IS NOT NULL",
         "SELECT refusal::text FROM request_record WHERE refusal IS NOT NULL",
-        "SELECT encode(payload, 'escape') || type_name || traceparent FROM fact",
+        "SELECT encode(payload, 'escape') || type_name || traceparent FROM told",
         "SELECT to_jsonb(a)::text FROM audit_entry AS a",
         "SELECT to_jsonb(t)::text FROM tier_proposal AS t",
         "SELECT to_jsonb(t)::text FROM tier_move AS t",

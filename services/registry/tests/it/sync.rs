@@ -13,7 +13,7 @@ use tonic::Code;
 async fn kept(world: &World) -> (String, i64, i64) {
     let sql = "SELECT COALESCE(string_agg(m::text, '|' ORDER BY member_id), '') FROM member AS m";
     let members = sqlx::query_scalar(sql).fetch_one(&world.registry.database.admin).await.expect("a text");
-    let (facts, entries) = ("SELECT count(*) FROM fact", "SELECT count(*) FROM audit_entry");
+    let (facts, entries) = ("SELECT count(*) FROM told", "SELECT count(*) FROM audit_entry");
     (members, world.count(facts).await, world.count(entries).await)
 }
 

@@ -163,7 +163,7 @@ impl World {
     /// All of the programme's changes, in order, once all that is committed is published.
     pub async fn changes(&self) -> Vec<Change> {
         wait::until("all facts to be published", PATIENCE, async || {
-            (self.count("SELECT count(*) FROM fact WHERE position IS NULL").await == 0).then_some(())
+            (self.count("SELECT count(*) FROM outbox").await == 0).then_some(())
         })
         .await;
         let request = pb::ListChangesRequest { programme_id: self.programme.clone(), after_position: 0, page_size: 1_000 };

@@ -108,6 +108,7 @@ async fn a_hold_that_ran_out_is_paid_from_what_is_available_and_asked_for_until_
         purpose: "event/other".into(),
         amount: Some(fen(860_000)),
         time_to_live: None,
+        ..Default::default()
     };
     let other = world.reservations().reserve(request).await.expect("held").into_inner().reservation.unwrap_or_default();
     world.complete(&owed.assignment_id).await.expect("completed");
@@ -129,6 +130,7 @@ async fn a_hold_that_ran_out_is_paid_from_what_is_available_and_asked_for_until_
         request_id: id(),
         reservation_id: other.reservation_id,
         amount: None,
+        ..Default::default()
     };
     world.reservations().release(request).await.expect("given back");
     world.task.advance(Duration::from_secs(3_601)).await;

@@ -242,7 +242,7 @@ async fn no_personal_data_is_in_answers_to_mutations_facts_records_jobs_or_error
 
     let changes = world.wait_for_changes(it, 6).await;
     let sql = "SELECT string_agg(t, ' ') FROM (
-                   SELECT encode(payload, 'escape') AS t FROM fact
+                   SELECT encode(payload, 'escape') AS t FROM told
                    UNION ALL SELECT concat(encode(answer, 'escape'), refusal) FROM request_record
                    UNION ALL SELECT a::text FROM audit_entry AS a
                    UNION ALL SELECT j::text FROM job AS j

@@ -106,6 +106,7 @@ impl World {
             resource_class: class.into(),
             display_name: class.as_str_name().to_lowercase(),
             allocated: Some(yuan(units)),
+            ..Default::default()
         };
         let request = budget::CreatePlanRequest {
             programme_id: self.programme.clone(),
@@ -118,6 +119,7 @@ impl World {
                 envelope(budget::ResourceClass::StrategicReserve, ENVELOPE_UNITS / 9),
             ],
             automatic_draw_limit: None,
+            policy: None,
         };
         let plan = self.plans("planner").create_plan(request).await.expect("a plan").into_inner().plan.unwrap_or_default();
         let incentive = i32::from(budget::ResourceClass::Incentive);
@@ -362,7 +364,7 @@ impl World {
     /// The balances of the envelope, as the budget service has them.
     pub async fn balances(&self) -> budget::Balances {
         let (programme_id, plan_id) = (self.programme.clone(), self.plan.clone());
-        let request = budget::GetPlanSummaryRequest { programme_id, plan_id };
+        let request = budget::GetPlanSummaryRequest { programme_id, plan_id, as_of_time: None };
         let mut plans = self.plans("planner");
         let envelopes = plans.get_plan_summary(request).await.expect("a summary").into_inner().envelopes;
         let envelope = envelopes.into_iter().find(|e| e.envelope_id == self.envelope).expect("the envelope is there");

@@ -1,6 +1,8 @@
 use super::*;
-use proptest::prelude::*;
 use uuid::Uuid;
+
+mod afterwards;
+mod property;
 
 const PROGRAMME: ProgrammeId = ProgrammeId(Uuid::from_u128(1));
 
@@ -26,16 +28,18 @@ fn books(allocated: &[i64], limits: &[i64]) -> Books {
         programme: PROGRAMME,
         plan: PlanId(Uuid::from_u128(50)),
         is_reserve: false,
+        has_children: false,
         stage: Stage::Active,
         period,
         balances: Balances { allocated: *allocated, ..Balances::default() },
+        overrun_limit: 0,
         sequence: 0,
     };
     let limit = |(n, limit): (usize, &i64)| LimitUse { programme: PROGRAMME, member: member(n), period, limit: *limit, used: 0 };
     Books {
         envelopes: allocated.iter().enumerate().map(|(n, a)| (envelope(n), book(a))).collect(),
         limits: limits.iter().enumerate().map(limit).collect(),
-        reservations: BTreeMap::new(),
+        ..Books::default()
     }
 }
 
@@ -131,7 +135,7 @@ fn an_expired_hold_is_refused_for_money_that_went_to_others() {
     done(&mut books, &Command::Expire { reservation: reservation(0) }, 10);
     done(&mut books, &reserve(1, 900), 11);
     let refusal = refused(&mut books, &commit(None), 12);
-    assert_eq!(refusal, Refusal::EnvelopeExhausted { envelope: envelope(0), asked: 400, available: 100 });
+    assert_eq!(refusal, Refusal::EnvelopeExhausted { envelope: envelope(0), asked: 400, available: 100, overrun_left: 0 });
     done(&mut books, &commit(Some(100)), 12);
 }
 
@@ -187,6 +191,55 @@ fn only_an_active_plan_takes_reservations() {
 }
 
 #[test]
+fn an_envelope_overruns_as_far_as_its_limit_and_says_what_is_left() {
+    let mut books = books(&[1_000], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").overrun_limit = 50;
+    let exhausted =
+        |asked, available, overrun_left| Refusal::EnvelopeExhausted { envelope: envelope(0), asked, available, overrun_left };
+    assert_eq!(refused(&mut books, &reserve(0, 1_051), 0), exhausted(1_051, 1_000, 50));
+    assert_eq!(done(&mut books, &reserve(0, 1_020), 0).available, -20);
+    assert_eq!(refused(&mut books, &reserve(1, 31), 0), exhausted(31, -20, 30));
+    assert_eq!(done(&mut books, &reserve(1, 30), 0).available, -50);
+    assert_eq!(refused(&mut books, &reserve(2, 1), 0), exhausted(1, -50, 0));
+    assert_eq!(done(&mut books, &Command::Release { reservation: reservation(1), amount: None }, 1).available, -20);
+}
+
+#[test]
+fn an_expired_hold_is_not_reserved_again_once_the_plan_is_closed() {
+    let mut books = books(&[1_000], &[]);
+    done(&mut books, &reserve(0, 400), 0);
+    done(&mut books, &Command::Commit { reservation: reservation(0), amount: Some(100), release_rest: false }, 1);
+    books.envelopes.get_mut(&envelope(0)).expect("there").stage = Stage::Closed;
+    for command in [commit(None), Command::Extend { reservation: reservation(0), time_to_live: TimeDelta::seconds(5) }] {
+        assert!(
+            matches!(refused(&mut books, &command, 11), Refusal::PlanState { state, .. } if state == "CLOSED"),
+            "{command:?}"
+        );
+    }
+    done(&mut books, &Command::Spend { reservation: reservation(0), amount: None }, 12);
+}
+
+#[test]
+fn an_envelope_with_children_takes_no_reservations() {
+    let mut books = books(&[1_000], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").has_children = true;
+    assert_eq!(refused(&mut books, &reserve(0, 1), 0), Refusal::EnvelopeHasChildren { envelope: envelope(0) });
+}
+
+#[test]
+fn only_what_is_available_is_taken_out_of_an_envelope() {
+    let mut books = books(&[1_000], &[]);
+    books.envelopes.get_mut(&envelope(0)).expect("there").overrun_limit = 50;
+    done(&mut books, &reserve(0, 400), 0);
+    let take = |amount| Command::Deallocate { envelope: envelope(0), amount };
+    // What may be overrun is not there to be taken.
+    let short = Refusal::EnvelopeExhausted { envelope: envelope(0), asked: 601, available: 600, overrun_left: 0 };
+    assert_eq!(refused(&mut books, &take(601), 1), short);
+    assert_eq!(done(&mut books, &take(600), 1).available, 0);
+    assert_eq!(books.envelopes[&envelope(0)].balances, Balances { allocated: 400, reserved: 400, ..Balances::default() });
+}
+
+#[test]
 fn another_programmes_envelope_and_reservation_are_not_found() {
     let mut books = books(&[1_000], &[]);
     done(&mut books, &reserve(0, 400), 0);
@@ -194,138 +247,4 @@ fn another_programmes_envelope_and_reservation_are_not_found() {
     let outcome = |books: &mut Books, command: &Command| books.decide(other, command, at(1)).expect("balanced").outcome;
     assert_eq!(outcome(&mut books, &reserve(1, 1)), Outcome::EnvelopeNotFound(envelope(0)));
     assert_eq!(outcome(&mut books, &commit(None)), Outcome::ReservationNotFound(reservation(0)));
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Reserve { envelope: usize, member: Option<usize>, amount: i64, seconds: i64 },
-    Commit { of: usize, amount: Option<i64>, release_rest: bool },
-    Spend { of: usize, amount: Option<i64> },
-    Release { of: usize, amount: Option<i64> },
-    Expire { of: usize },
-    SetLimit { member: usize, limit: i64 },
-    Wait { seconds: i64 },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let amount = || prop::option::of(1..120i64);
-    prop_oneof![
-        5 => (0..3usize, prop::option::of(0..2usize), 1..200i64, 1..60i64)
-            .prop_map(|(envelope, member, amount, seconds)| Step::Reserve { envelope, member, amount, seconds }),
-        4 => (any::<prop::sample::Index>(), amount(), any::<bool>())
-            .prop_map(|(of, amount, release_rest)| Step::Commit { of: of.index(1_000), amount, release_rest }),
-        3 => (any::<prop::sample::Index>(), amount()).prop_map(|(of, amount)| Step::Spend { of: of.index(1_000), amount }),
-        3 => (any::<prop::sample::Index>(), amount()).prop_map(|(of, amount)| Step::Release { of: of.index(1_000), amount }),
-        2 => any::<prop::sample::Index>().prop_map(|of| Step::Expire { of: of.index(1_000) }),
-        1 => (0..2usize, 0..400i64).prop_map(|(member, limit)| Step::SetLimit { member, limit }),
-        2 => (1..40i64).prop_map(|seconds| Step::Wait { seconds }),
-    ]
-}
-
-fn hold_invariants(books: &Books, postings: &[Posting]) {
-    for (id, book) in &books.envelopes {
-        let (mut parts, own) = (Parts::default(), books.reservations.values().filter(|r| r.envelope == *id));
-        for reservation in own {
-            parts.reserved += reservation.parts.reserved;
-            parts.committed += reservation.parts.committed;
-            parts.spent += reservation.parts.spent;
-        }
-        let Balances { reserved, committed, spent, allocated } = book.balances;
-        assert_eq!((parts.reserved, parts.committed, parts.spent), (reserved, committed, spent), "reservations sum");
-        assert!(reserved >= 0 && committed >= 0 && spent >= 0 && book.balances.available() >= 0, "{:?}", book.balances);
-        let entries: Vec<_> = postings.iter().filter(|p| p.envelope == *id).collect();
-        assert!(entries.iter().zip(1..).all(|(p, n)| p.envelope_sequence == n), "dense");
-        let mut recomputed = Balances { allocated, ..Balances::default() };
-        for entry in entries {
-            recomputed.post(entry.kind, entry.amount).expect("entries never overdraw");
-            assert_eq!(recomputed.available(), entry.available_after);
-        }
-        assert_eq!(recomputed, book.balances, "entries sum");
-    }
-    for limit in &books.limits {
-        let own = books.reservations.values().filter(|r| r.member == Some(limit.member));
-        assert_eq!(own.map(|r| r.parts.in_use()).sum::<i64>(), limit.used, "limit use");
-    }
-    for reservation in books.reservations.values() {
-        let own = |kinds: &[EntryKind]| -> i64 {
-            let of_kind = postings.iter().filter(|p| p.reservation == Some(reservation.id) && kinds.contains(&p.kind));
-            of_kind.map(|p| p.amount).sum()
-        };
-        assert_eq!(own(&[EntryKind::Reserve]), reservation.parts.amount(), "what was reserved");
-        assert_eq!(own(&[EntryKind::Release, EntryKind::Expire]), reservation.parts.released, "what went back");
-        assert_eq!(own(&[EntryKind::Spend]), reservation.parts.spent, "what was paid");
-        assert!((0..=reservation.parts.released).contains(&reservation.recoverable));
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn money_is_conserved_whatever_is_asked(
-        allocated in prop::collection::vec(0..1_000i64, 3),
-        limits in prop::collection::vec(0..600i64, 0..3),
-        steps in prop::collection::vec(step(), 1..60),
-    ) {
-        let mut books = books(&allocated, &limits);
-        let mut postings = Vec::new();
-        let (mut now, mut made) = (0, 0);
-        for step in steps {
-            let of = |n: usize| reservation(n % made.max(1));
-            let command = match step {
-                Step::Reserve { envelope: n, member: m, amount, seconds } => Command::Reserve {
-                    reservation: reservation(made),
-                    envelope: envelope(n),
-                    member: m.map(member),
-                    purpose: "assignment/1".into(),
-                    amount,
-                    time_to_live: TimeDelta::seconds(seconds),
-                },
-                Step::Commit { of: n, amount, release_rest } => Command::Commit { reservation: of(n), amount, release_rest },
-                Step::Spend { of: n, amount } => Command::Spend { reservation: of(n), amount },
-                Step::Release { of: n, amount } => Command::Release { reservation: of(n), amount },
-                Step::Expire { of: n } => Command::Expire { reservation: of(n) },
-                Step::SetLimit { member, limit } => {
-                    if let Some(known) = books.limits.get_mut(member) {
-                        known.limit = limit;
-                    }
-                    continue;
-                }
-                Step::Wait { seconds } => {
-                    now += seconds;
-                    continue;
-                }
-            };
-            let before = books.clone();
-            let decision = books.decide(PROGRAMME, &command, at(now)).expect("the books always add up");
-            match &decision.outcome {
-                Outcome::Done(_) if matches!(command, Command::Reserve { .. }) => made += 1,
-                Outcome::Done(_) => {}
-                Outcome::Refused(refusal) => {
-                    match refusal {
-                        Refusal::EnvelopeExhausted { asked, available, .. }
-                        | Refusal::MemberLimitExhausted { asked, available, .. } => prop_assert!(asked > available && *available >= 0),
-                        Refusal::ReservationExhausted { asked: Some(asked), available, .. } => prop_assert!(asked > available),
-                        Refusal::ReservationExhausted { asked: None, available, .. } => prop_assert_eq!(*available, 0),
-                        Refusal::PlanState { .. } => prop_assert!(false, "the plan is active"),
-                        Refusal::ReserveNeedsDraw { .. } => prop_assert!(false, "no envelope is the reserve"),
-                    }
-                    prop_assert!(decision.postings.iter().all(|p| p.kind == EntryKind::Expire), "a refusal moves no money");
-                }
-                Outcome::ReservationNotFound(_) => prop_assert_eq!(&before, &books),
-                Outcome::EnvelopeNotFound(_) => prop_assert!(false, "the envelope is there"),
-            }
-            for (id, was) in &before.reservations {
-                let is = &books.reservations[id].parts;
-                let grew = is.amount() >= was.parts.amount() && is.spent >= was.parts.spent && is.released >= was.parts.released;
-                prop_assert!(grew, "what left `reserved` came back");
-            }
-            for (was, is) in before.limits.iter().zip(&books.limits) {
-                prop_assert!(is.used <= is.limit.max(was.used), "a reservation took a limit past its end");
-            }
-            postings.extend(decision.postings);
-        }
-        // Every beginning of a sequence is a sequence too, so the end is where to look.
-        hold_invariants(&books, &postings);
-    }
 }

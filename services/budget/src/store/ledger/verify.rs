@@ -68,6 +68,7 @@ async fn walk(
     walk_envelopes(conn, programme, entry_count).await?;
     walk_reservations(conn, programme).await?;
     find_strays(conn, programme).await?;
+    find_bad_reversals(conn, programme).await?;
     find_unchained(conn, programme).await?;
     check_limits(conn, programme).await
 }
@@ -158,7 +159,7 @@ async fn walk_reservations(conn: &mut PgConnection, programme: ProgrammeId) -> R
             let rows = sqlx::query_as!(
                 EntryRow,
                 "SELECT entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount,
-                        reservation_id, available_after, operation_id, actor, entry_time
+                        reservation_id, available_after, operation_id, actor, entry_time, reverses_entry_id, reversal_reason
                  FROM ledger_entry
                  WHERE reservation_id = ANY ($1) AND (reservation_id, envelope_sequence) > ($2, $3)
                  ORDER BY reservation_id, envelope_sequence
@@ -211,6 +212,32 @@ async fn find_strays(conn: &mut PgConnection, programme: ProgrammeId) -> Result<
     }
 }
 
+/// Reversals that do not undo an earlier entry of their reservation, of the kind that they undo, or undo more than it moved.
+async fn find_bad_reversals(conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), Stop> {
+    let bad = sqlx::query_scalar!(
+        "SELECT r.entry_id
+         FROM envelope AS v
+         JOIN ledger_entry AS r ON r.envelope_id = v.envelope_id AND r.reverses_entry_id IS NOT NULL
+         LEFT JOIN ledger_entry AS e
+           ON e.entry_id = r.reverses_entry_id AND e.reservation_id = r.reservation_id
+          AND e.envelope_sequence < r.envelope_sequence AND e.amount >= r.amount
+          AND (r.kind, e.kind) IN (('REVERSE_COMMIT', 'COMMIT'), ('REVERSE_SPEND', 'SPEND'), ('REFUND', 'SPEND'))
+         WHERE v.programme_id = $1 AND e.entry_id IS NULL
+         ORDER BY r.entry_id
+         LIMIT 1",
+        programme.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    match bad {
+        None => Ok(()),
+        Some(id) => {
+            let text = format!("entry {id} undoes what it may not: another kind, more than was moved, or nothing that is there");
+            Err(Finding { text, entry: Some(EntryId(id)) }.into())
+        }
+    }
+}
+
 /// Entries outside the chain that nobody will bring into it. Only those wait whose facts have no place in the feed yet; an entry that
 /// came past the service has no fact, and one that was cut from the chain's end has a fact with a place.
 async fn find_unchained(conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), Stop> {
@@ -224,7 +251,9 @@ async fn find_unchained(conn: &mut PgConnection, programme: ProgrammeId) -> Resu
            )
            SELECT (SELECT count(*) FROM unchained) AS "entries!",
                   (SELECT entry_id FROM unchained ORDER BY entry_id LIMIT 1) AS oldest,
-                  (SELECT count(*) FROM fact WHERE position IS NULL AND programme_id = $1 AND type_name = $2) AS "waiting!""#,
+                  (SELECT count(*)
+                   FROM outbox, UNNEST(programme_ids, type_names) AS f (programme_id, type_name)
+                   WHERE f.programme_id = $1 AND f.type_name = $2) AS "waiting!""#,
         programme.0,
         POSTED,
     )

@@ -3,17 +3,20 @@
 use super::{Known, KnownOperations, MEMBER_LOCK, Operation};
 use crate::{
     domain::{
-        balances::{Balances, Parts},
+        balances::{Balances, EntryKind, Parts},
         books::{EnvelopeBook, Receipt},
         member_limit::LimitUse,
         period::Period,
         plan::{ResourceClass, Stage},
         refusal::Refusal,
         reservation::Reservation,
+        reversal::Original,
     },
-    ids::{EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
-    store::{corrupt, reservation::ReservationRow},
+    ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
+    store::corrupt,
 };
+use chrono::{DateTime, Utc};
+use koc_chassis::clock;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
@@ -23,14 +26,16 @@ pub(super) struct LockedEnvelope {
     programme_id: Uuid,
     plan_id: Uuid,
     resource_class: String,
+    has_children: bool,
     allocated: i64,
     reserved: i64,
     committed: i64,
     spent: i64,
+    overrun_limit: i64,
     sequence: i64,
 }
 
-/// Locks the envelopes that are named and those of the reservations, by id. What comes back is as of after the wait.
+/// Locks the envelopes that are named and those of the reservations that are, by id. What comes back is as of after the wait.
 pub(super) async fn lock_envelopes(
     conn: &mut PgConnection,
     envelopes: &HashSet<EnvelopeId>,
@@ -38,7 +43,8 @@ pub(super) async fn lock_envelopes(
 ) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
     sqlx::query_as!(
         LockedEnvelope,
-        "SELECT envelope_id, programme_id, plan_id, resource_class, allocated, reserved, committed, spent, sequence
+        "SELECT envelope_id, programme_id, plan_id, resource_class, has_children, allocated, reserved, committed, spent, overrun_limit,
+                sequence
          FROM envelope
          WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
          ORDER BY envelope_id
@@ -50,17 +56,21 @@ pub(super) async fn lock_envelopes(
     .await
 }
 
-/// The locked envelopes with what their plans say, read after the locks.
+/// The locked envelopes with what their plans say, and the time: read last, after all locks.
 pub(super) async fn with_plans(
     conn: &mut PgConnection,
     locked: Vec<LockedEnvelope>,
-) -> Result<BTreeMap<EnvelopeId, EnvelopeBook>, sqlx::Error> {
+) -> Result<(BTreeMap<EnvelopeId, EnvelopeBook>, DateTime<Utc>), sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT plan_id, state, period_start_time, period_end_time FROM plan WHERE plan_id = ANY ($1)",
+        r#"SELECT plan_id, state, period_start_time, period_end_time, koc_now() AS "now!" FROM plan WHERE plan_id = ANY ($1)"#,
         &locked.iter().map(|e| e.plan_id).collect::<Vec<_>>(),
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
+    let now = match rows.first() {
+        Some(row) => row.now,
+        None => clock::now(conn).await?,
+    };
     let mut books = BTreeMap::new();
     for envelope in locked {
         let LockedEnvelope { allocated, reserved, committed, spent, .. } = envelope;
@@ -69,32 +79,16 @@ pub(super) async fn with_plans(
             programme: ProgrammeId(envelope.programme_id),
             plan: PlanId(envelope.plan_id),
             is_reserve: envelope.resource_class == ResourceClass::StrategicReserve.as_str(),
+            has_children: envelope.has_children,
             stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
             period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
             balances: Balances { allocated, reserved, committed, spent },
+            overrun_limit: envelope.overrun_limit,
             sequence: envelope.sequence,
         };
         books.insert(EnvelopeId(envelope.envelope_id), book);
     }
-    Ok(books)
-}
-
-/// The reservations, which the locks on their envelopes keep as they are.
-pub(super) async fn reservations(
-    conn: &mut PgConnection,
-    ids: &HashSet<ReservationId>,
-) -> Result<BTreeMap<ReservationId, Reservation>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        ReservationRow,
-        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
-                expire_time, create_time
-         FROM reservation
-         WHERE reservation_id = ANY ($1)",
-        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
+    Ok((books, now))
 }
 
 /// Keeps members from being given new limits meanwhile, in the order of their hashes.
@@ -139,6 +133,34 @@ pub(super) async fn lock_limits(
         });
     }
     Ok(limits)
+}
+
+/// Entries that are asked to be undone, and whether they were: read after the locks, under which alone an entry is undone.
+pub(super) async fn originals(
+    conn: &mut PgConnection,
+    entries: impl Iterator<Item = EntryId>,
+) -> Result<BTreeMap<EntryId, Original>, sqlx::Error> {
+    let ids: Vec<Uuid> = entries.map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT e.entry_id, e.reservation_id AS "reservation_id!", e.kind, e.amount,
+                  EXISTS (SELECT FROM ledger_entry AS r
+                          WHERE r.envelope_id = e.envelope_id AND r.reverses_entry_id = e.entry_id) AS "reversed!"
+           FROM ledger_entry AS e
+           WHERE e.entry_id = ANY ($1) AND e.reservation_id IS NOT NULL"#,
+        &ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let (reservation, kind) =
+            (ReservationId(row.reservation_id), EntryKind::parse(&row.kind).ok_or_else(|| corrupt("ledger_entry.kind"))?);
+        found.insert(EntryId(row.entry_id), Original { reservation, kind, amount: row.amount, reversed: row.reversed });
+    }
+    Ok(found)
 }
 
 /// What was kept of these operations before.

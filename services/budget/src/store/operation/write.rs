@@ -1,35 +1,79 @@
-//! What an operation writes: sets, in the order of their keys.
+//! What operations write, in one statement: sets, the keys in their order.
 
 use super::{Kept, Posted};
 use crate::{
-    domain::{books::Books, refusal::Refusal, reservation::Reservation},
+    domain::{
+        books::{Books, EnvelopeBook},
+        refusal::Refusal,
+        reservation::Reservation,
+    },
     error::Error,
+    ids::EnvelopeId,
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Keeps operations with what came of them.
-pub(super) async fn operations(conn: &mut PgConnection, kept: &mut [Kept<'_>], now: DateTime<Utc>) -> Result<(), Error> {
-    if kept.is_empty() {
+/// Writes operations with what came of them, their entries, and the projections that changed.
+pub(super) async fn all(
+    conn: &mut PgConnection,
+    kept: &mut [Kept<'_>],
+    posted: &[Posted],
+    (before, after): (&Books, &Books),
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if kept.is_empty() && posted.is_empty() {
         return Ok(());
     }
     // Keys are inserted in one order, so that two that use the same keys wait for each other without a cycle.
     kept.sort_by_key(|k| (k.operation.key.programme, k.operation.key.method, k.operation.key.request_id));
-    let held = |k: &Kept<'_>| k.outcome.as_ref().ok().and_then(|receipt| receipt.reservation.clone());
-    let part = |of: fn(&Reservation) -> i64| kept.iter().map(|k| held(k).as_ref().map(of)).collect::<Vec<Option<i64>>>();
+    let part = |of: fn(&Reservation) -> i64| kept.iter().map(|k| k.held().map(of)).collect::<Vec<Option<i64>>>();
     let refusal = |k: &Kept<'_>| k.outcome.as_ref().err().map(serde_json::to_value::<&Refusal>).transpose();
     let refusals: Vec<Option<serde_json::Value>> =
         kept.iter().map(refusal).collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     // A reservation that was refused was never made.
-    let reservations: Vec<Option<Uuid>> = kept.iter().map(|k| held(k).map(|r| r.id.0)).collect();
+    let reservations: Vec<Option<Uuid>> = kept.iter().map(|k| k.held().map(|r| r.id.0)).collect();
+    let entries = || posted.iter().map(|p| &p.entry);
+    let envelopes: Vec<(&EnvelopeId, &EnvelopeBook)> =
+        after.envelopes.iter().filter(|(id, book)| before.envelopes.get(id) != Some(book)).collect();
+    let new: Vec<&Reservation> = after.reservations.values().filter(|r| !before.reservations.contains_key(&r.id)).collect();
+    let moved = |r: &&Reservation| before.reservations.get(&r.id).is_some_and(|was| was != *r);
+    let moved: Vec<&Reservation> = after.reservations.values().filter(moved).collect();
     sqlx::query!(
-        "INSERT INTO operation (operation_id, programme_id, method, request_id, request_hash, reservation_id, amount, reserved,
-                                committed, spent, released, expire_time, available_after, refusal, payment_reference, actor, client,
-                                trace_id, operation_time)
-         SELECT *, $19 FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bytea[], $6::uuid[], $7::bigint[], $8::bigint[],
-                                   $9::bigint[], $10::bigint[], $11::bigint[], $12::timestamptz[], $13::bigint[], $14::jsonb[],
-                                   $15::text[], $16::text[], $17::text[], $18::text[])",
+        "WITH operations AS (
+             INSERT INTO operation (operation_id, programme_id, method, request_id, request_hash, reservation_id, amount, reserved,
+                                    committed, spent, released, expire_time, available_after, refusal, payment_reference, actor,
+                                    client, trace_id, operation_time)
+             SELECT *, $19 FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bytea[], $6::uuid[], $7::bigint[],
+                                       $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::timestamptz[], $13::bigint[],
+                                       $14::jsonb[], $15::text[], $16::text[], $17::text[], $18::text[])
+         ), entries AS (
+             INSERT INTO ledger_entry (entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account,
+                                       amount, reservation_id, available_after, operation_id, actor, reverses_entry_id,
+                                       reversal_reason, entry_time)
+             SELECT *, $19 FROM UNNEST($20::uuid[], $21::uuid[], $22::uuid[], $23::bigint[], $24::text[], $25::text[], $26::text[],
+                                       $27::bigint[], $28::uuid[], $29::bigint[], $30::uuid[], $31::text[], $32::uuid[],
+                                       $33::text[])
+         ), envelopes AS (
+             UPDATE envelope AS e
+             SET allocated = c.allocated, reserved = c.reserved, committed = c.committed, spent = c.spent, sequence = c.sequence
+             FROM UNNEST($34::uuid[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::bigint[])
+                  AS c (id, allocated, reserved, committed, spent, sequence)
+             WHERE e.envelope_id = c.id
+         ), made AS (
+             INSERT INTO reservation (reservation_id, programme_id, envelope_id, member_id, purpose, amount, reserved, committed,
+                                      spent, released, recoverable, expire_time, create_time)
+             SELECT *, $19 FROM UNNEST($40::uuid[], $41::uuid[], $42::uuid[], $43::uuid[], $44::text[], $45::bigint[],
+                                       $46::bigint[], $47::bigint[], $48::bigint[], $49::bigint[], $50::bigint[],
+                                       $51::timestamptz[])
+         )
+         UPDATE reservation AS r
+         SET amount = c.amount, reserved = c.reserved, committed = c.committed, spent = c.spent, released = c.released,
+             recoverable = c.recoverable, expire_time = c.expire_time
+         FROM UNNEST($52::uuid[], $53::bigint[], $54::bigint[], $55::bigint[], $56::bigint[], $57::bigint[], $58::bigint[],
+                     $59::timestamptz[])
+              AS c (id, amount, reserved, committed, spent, released, recoverable, expire_time)
+         WHERE r.reservation_id = c.id",
         &kept.iter().map(|k| k.id.0).collect::<Vec<_>>(),
         &kept.iter().map(|k| k.operation.key.programme).collect::<Vec<_>>(),
         &kept.iter().map(|k| k.operation.key.method.to_owned()).collect::<Vec<_>>(),
@@ -41,7 +85,7 @@ pub(super) async fn operations(conn: &mut PgConnection, kept: &mut [Kept<'_>], n
         &part(|r| r.parts.committed) as &[Option<i64>],
         &part(|r| r.parts.spent) as &[Option<i64>],
         &part(|r| r.parts.released) as &[Option<i64>],
-        &kept.iter().map(|k| held(k).map(|r| r.expire_time)).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &kept.iter().map(|k| k.held().map(|r| r.expire_time)).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &kept.iter().map(|k| k.outcome.as_ref().ok().map(|receipt| receipt.available)).collect::<Vec<_>>() as &[Option<i64>],
         &refusals as &[Option<serde_json::Value>],
         &kept.iter().map(|k| k.operation.payment_reference.clone()).collect::<Vec<_>>() as &[Option<String>],
@@ -49,23 +93,6 @@ pub(super) async fn operations(conn: &mut PgConnection, kept: &mut [Kept<'_>], n
         &kept.iter().map(|k| k.operation.client.clone()).collect::<Vec<_>>(),
         &kept.iter().map(|k| k.operation.trace_id.clone()).collect::<Vec<_>>() as &[Option<String>],
         now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes the ledger.
-pub(super) async fn entries(conn: &mut PgConnection, posted: &[Posted]) -> Result<(), sqlx::Error> {
-    if posted.is_empty() {
-        return Ok(());
-    }
-    let entries = || posted.iter().map(|p| &p.entry);
-    sqlx::query!(
-        "INSERT INTO ledger_entry (entry_id, programme_id, envelope_id, envelope_sequence, kind, credit_account, debit_account, amount,
-                                   reservation_id, available_after, operation_id, actor, entry_time)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-                              $9::uuid[], $10::bigint[], $11::uuid[], $12::text[], $13::timestamptz[])",
         &entries().map(|e| e.id.0).collect::<Vec<_>>(),
         &entries().map(|e| e.programme.0).collect::<Vec<_>>(),
         &entries().map(|e| e.envelope.0).collect::<Vec<_>>(),
@@ -78,56 +105,14 @@ pub(super) async fn entries(conn: &mut PgConnection, posted: &[Posted]) -> Resul
         &entries().map(|e| e.available_after).collect::<Vec<_>>(),
         &entries().map(|e| e.operation.0).collect::<Vec<_>>(),
         &entries().map(|e| e.actor.clone()).collect::<Vec<_>>(),
-        &entries().map(|e| e.entry_time).collect::<Vec<_>>(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes the projections that changed.
-pub(super) async fn changes(conn: &mut PgConnection, before: &Books, after: &Books) -> Result<(), sqlx::Error> {
-    envelopes(conn, before, after).await?;
-    let new: Vec<&Reservation> = after.reservations.values().filter(|r| !before.reservations.contains_key(&r.id)).collect();
-    insert_reservations(conn, &new).await?;
-    let changed = |r: &&Reservation| before.reservations.get(&r.id).is_some_and(|was| was != *r);
-    let changed: Vec<&Reservation> = after.reservations.values().filter(changed).collect();
-    update_reservations(conn, &changed).await?;
-    limits(conn, before, after).await
-}
-
-async fn envelopes(conn: &mut PgConnection, before: &Books, after: &Books) -> Result<(), sqlx::Error> {
-    let changed: Vec<_> = after.envelopes.iter().filter(|(id, book)| before.envelopes.get(id) != Some(book)).collect();
-    if changed.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "UPDATE envelope AS e
-         SET allocated = c.allocated, reserved = c.reserved, committed = c.committed, spent = c.spent, sequence = c.sequence
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-              AS c (id, allocated, reserved, committed, spent, sequence)
-         WHERE e.envelope_id = c.id",
-        &changed.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
-        &changed.iter().map(|(_, b)| b.balances.allocated).collect::<Vec<_>>(),
-        &changed.iter().map(|(_, b)| b.balances.reserved).collect::<Vec<_>>(),
-        &changed.iter().map(|(_, b)| b.balances.committed).collect::<Vec<_>>(),
-        &changed.iter().map(|(_, b)| b.balances.spent).collect::<Vec<_>>(),
-        &changed.iter().map(|(_, b)| b.sequence).collect::<Vec<_>>(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-async fn insert_reservations(conn: &mut PgConnection, new: &[&Reservation]) -> Result<(), sqlx::Error> {
-    if new.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "INSERT INTO reservation (reservation_id, programme_id, envelope_id, member_id, purpose, amount, reserved, committed, spent,
-                                  released, recoverable, expire_time, create_time)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-                              $9::bigint[], $10::bigint[], $11::bigint[], $12::timestamptz[], $13::timestamptz[])",
+        &entries().map(|e| e.reversal.map(|r| r.of.0)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &entries().map(|e| e.reversal.map(|r| r.reason.as_str().to_owned())).collect::<Vec<_>>() as &[Option<String>],
+        &envelopes.iter().map(|(id, _)| id.0).collect::<Vec<_>>(),
+        &envelopes.iter().map(|(_, b)| b.balances.allocated).collect::<Vec<_>>(),
+        &envelopes.iter().map(|(_, b)| b.balances.reserved).collect::<Vec<_>>(),
+        &envelopes.iter().map(|(_, b)| b.balances.committed).collect::<Vec<_>>(),
+        &envelopes.iter().map(|(_, b)| b.balances.spent).collect::<Vec<_>>(),
+        &envelopes.iter().map(|(_, b)| b.sequence).collect::<Vec<_>>(),
         &new.iter().map(|r| r.id.0).collect::<Vec<_>>(),
         &new.iter().map(|r| r.programme.0).collect::<Vec<_>>(),
         &new.iter().map(|r| r.envelope.0).collect::<Vec<_>>(),
@@ -140,34 +125,18 @@ async fn insert_reservations(conn: &mut PgConnection, new: &[&Reservation]) -> R
         &new.iter().map(|r| r.parts.released).collect::<Vec<_>>(),
         &new.iter().map(|r| r.recoverable).collect::<Vec<_>>(),
         &new.iter().map(|r| r.expire_time).collect::<Vec<_>>(),
-        &new.iter().map(|r| r.create_time).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.id.0).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.parts.amount()).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.parts.reserved).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.parts.committed).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.parts.spent).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.parts.released).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.recoverable).collect::<Vec<_>>(),
+        &moved.iter().map(|r| r.expire_time).collect::<Vec<_>>(),
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
-}
-
-async fn update_reservations(conn: &mut PgConnection, changed: &[&Reservation]) -> Result<(), sqlx::Error> {
-    if changed.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "UPDATE reservation AS r
-         SET amount = c.amount, reserved = c.reserved, committed = c.committed, spent = c.spent, released = c.released,
-             recoverable = c.recoverable
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-              AS c (id, amount, reserved, committed, spent, released, recoverable)
-         WHERE r.reservation_id = c.id",
-        &changed.iter().map(|r| r.id.0).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.parts.amount()).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.parts.reserved).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.parts.committed).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.parts.spent).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.parts.released).collect::<Vec<_>>(),
-        &changed.iter().map(|r| r.recoverable).collect::<Vec<_>>(),
-    )
-    .execute(conn)
-    .await?;
+    limits(conn, before, after).await?;
     Ok(())
 }
 
