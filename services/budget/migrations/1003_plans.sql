@@ -10,21 +10,19 @@ CREATE TABLE amendment (
     base_version bigint NOT NULL,                   -- the plan's version that it was made upon
     total_before bigint NOT NULL,
     total_after bigint NOT NULL,
-    draw_limit_before bigint,                       -- the plan's automatic draw limit; NULL for none
-    draw_limit_after bigint,
     open_reservations text CONSTRAINT amendment_open CHECK (open_reservations IN ('REFUSE', 'RELEASE')),
     carry_over_plan_id uuid CONSTRAINT amendment_carry_over REFERENCES plan, -- NULL: back to funding
     reason text NOT NULL,
     proposed_by text NOT NULL,
     approved_by text[] NOT NULL DEFAULT '{}',       -- in their order
     approve_times timestamptz[] NOT NULL DEFAULT '{}', -- of each of them
-    decided_by text,                                -- `policy` when nobody was needed or it lapsed; NULL before
+    decided_by text,                                -- NULL before, and when no person did: it lapsed, or needed nobody
     decision_reason text,
     decide_by_time timestamptz NOT NULL,
     create_time timestamptz NOT NULL,
     CONSTRAINT amendment_closing CHECK ((open_reservations IS NOT NULL) = (kind = 'CLOSE')),
     CONSTRAINT amendment_carries CHECK (carry_over_plan_id IS NULL OR (kind = 'CLOSE' AND carry_over_plan_id <> plan_id)),
-    CONSTRAINT amendment_decided CHECK ((decided_by IS NULL) = (state = 'PROPOSED') AND (decision_reason IS NULL) = (decided_by IS NULL)),
+    CONSTRAINT amendment_decided CHECK ((decision_reason IS NULL) = (state = 'PROPOSED') AND (decided_by IS NULL OR decision_reason IS NOT NULL)),
     CONSTRAINT amendment_approvals CHECK (cardinality(approve_times) = cardinality(approved_by)),
     CONSTRAINT amendment_different_people CHECK (proposed_by <> ALL (approved_by) AND approved_by[1] <> ALL (approved_by[2:]))
 );

@@ -89,8 +89,6 @@ pub enum Error {
     DrawTooLarge { plan: PlanId, asked: i64, most: i64, currency: Currency },
     #[error("draw {draw} adds to {first}")]
     DrawIsTopUp { draw: ReserveDrawId, first: ReserveDrawId },
-    #[error("who approved may not approve again")]
-    ApproverRepeated,
     #[error("plan {plan} has no version {version} of its reserve policy")]
     PolicyVersionNotFound { plan: PlanId, version: i64 },
     #[error("draw {draw} is {is:?}")]

@@ -6,7 +6,7 @@ use crate::{
         amendment::{Amendment, AmendmentKind, AmendmentState, Closing, Line, OpenReservations, diff},
         envelope::{Envelope, MAX_ENVELOPES, NewEnvelope, Tree},
         plan::{Plan, ResourceClass, Stage},
-        reserve_draw::{Decided, POLICY},
+        reserve_draw::Decided,
     },
     error::Error,
     flow::{
@@ -42,8 +42,6 @@ struct Amounts {
 struct Change {
     amounts: Vec<Amounts>,
     new: Vec<NewEnvelope>,
-    /// None to leave it.
-    draw_limit: Option<Option<i64>>,
 }
 
 /// What is to go from one envelope to another.
@@ -237,14 +235,8 @@ fn change(request: &pb::ProposeAmendmentRequest, currency: Currency) -> Result<C
         amounts.push(Amounts { envelope, total, overrun_limit });
     }
     let new = draft::envelopes("new_envelopes", &request.new_envelopes, currency, &mut violations);
-    let limit = draft::optional(draft::LIMIT, request.automatic_draw_limit.as_ref(), currency, &mut violations).flatten();
-    if limit.is_some() && request.remove_automatic_draw_limit {
-        let rule = "must not be set together with a new limit";
-        violations.push(Violation::new("remove_automatic_draw_limit", "LIMIT_CONTRADICTORY", rule));
-    }
     violations.finish()?;
-    let draw_limit = if request.remove_automatic_draw_limit { Some(None) } else { limit.map(Some) };
-    Ok(Change { amounts, new: new.unwrap_or_default(), draw_limit })
+    Ok(Change { amounts, new: new.unwrap_or_default() })
 }
 
 fn transfer(request: &pb::TransferBetweenEnvelopesRequest, currency: Currency) -> Result<Transfer, Vec<Violation>> {
@@ -321,16 +313,14 @@ async fn propose_change(
     }
     violations.take_all(after.check(&plan.policy));
     violations.finish()?;
-    let draw_limit_after = change.draw_limit.unwrap_or(plan.automatic_draw_limit);
     let lines = diff(plan.id, &before, &after);
-    if lines.is_empty() && draw_limit_after == plan.automatic_draw_limit {
+    if lines.is_empty() {
         return Err(Violation::new("changes", "AMENDMENT_EMPTY", "must change something").into());
     }
     check_parents(work, &lines).await?;
     check_available(&envelopes, &lines, currency)?;
     let mut amendment = new(work, plan, AmendmentKind::Change, lines, reason).await?;
     (amendment.total_before, amendment.total_after) = (total(&before), total(&after));
-    amendment.draw_limit_after = draw_limit_after;
     propose(work, &amendment).await?;
     Ok(amendment)
 }
@@ -381,7 +371,7 @@ async fn close(
         return Ok(amendment);
     }
     apply(work, &mut amendment, plans, currency).await?;
-    let decided = Decided { by: POLICY.to_owned(), reason: "no money is moved by it".to_owned() };
+    let decided = Decided { by: None, reason: "no money is moved by it".to_owned() };
     amendment.state = AmendmentState::Applied { decided };
     store::amendment::insert(work.conn(), &amendment).await?;
     tell(work, &amendment, amendment.reason.clone()).await?;
@@ -406,8 +396,6 @@ async fn new(work: &mut Work, plan: &Plan, kind: AmendmentKind, lines: Vec<Line>
         lines,
         total_before: 0,
         total_after: 0,
-        draw_limit_before: plan.automatic_draw_limit,
-        draw_limit_after: plan.automatic_draw_limit,
         closing: None,
         reason,
         base_version: plan.version,
@@ -427,7 +415,7 @@ async fn propose(work: &mut Work, amendment: &Amendment) -> Result<(), Error> {
         subject: amendment.id.0,
         step: lapse_amendment::STEP,
         state: serde_json::json!({}),
-        actor: POLICY,
+        actor: &amendment.proposed_by,
         run_time: Some(amendment.decide_by_time),
     };
     job::start(work.conn(), lapse).await?;
@@ -469,7 +457,7 @@ async fn approve(work: &mut Work, id: AmendmentId, reason: String, currency: Cur
     }
     if enough {
         apply(work, &mut amendment, &mut plans, currency).await?;
-        amendment.state = AmendmentState::Applied { decided: Decided { by: actor, reason: reason.clone() } };
+        amendment.state = AmendmentState::Applied { decided: Decided { by: Some(actor), reason: reason.clone() } };
         if amendment.kind == AmendmentKind::Close {
             store::amendment::replace_lines(work.conn(), &amendment).await?;
         }

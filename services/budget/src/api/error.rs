@@ -113,7 +113,6 @@ impl ServiceError for Error {
                     .with("subject", draw)
                     .with("first_draw", first)
             }
-            Self::ApproverRepeated => Fault::refused("APPROVER_REPEATED", "who approved counts once; another person must"),
             Self::PolicyVersionNotFound { plan, version } => {
                 Fault::not_found("POLICY_VERSION_NOT_FOUND", format!("the reserve policy has no version {version}"))
                     .with("resource_type", "reserve policy")

@@ -15,6 +15,7 @@ use koc_chassis::{
     context,
     fault::{self, Violation},
     gate::{Call, Outcome, RequestKey},
+    lane::Unserved,
     money::Currency,
     page,
 };
@@ -99,9 +100,9 @@ impl pb::reservation_service_server::ReservationService for Api {
                     return Ok(pb::BatchGetReservationsResponse { missing_reservation_ids: request.reservation_ids, ..answer });
                 };
                 let mut conn = self.gate.db().read().await?;
-                let found = store::reservation::by_ids(&mut conn, call.programme, &ids).await?;
+                let found = store::reservation::by_ids(&mut conn, &ids).await?;
                 for (id, asked) in ids.iter().zip(request.reservation_ids) {
-                    match found.get(id) {
+                    match found.get(id).filter(|r| r.programme == call.programme) {
                         Some(reservation) => answer.reservations.push(convert::reservation(reservation, currency)),
                         None => answer.missing_reservation_ids.push(asked),
                     }

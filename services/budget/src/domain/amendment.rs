@@ -147,8 +147,6 @@ pub struct Amendment {
     pub total_before: i64,
     pub total_after: i64,
     /// The plan's automatic draw limit, in minor units; None for none.
-    pub draw_limit_before: Option<i64>,
-    pub draw_limit_after: Option<i64>,
     /// Of a closing.
     pub closing: Option<Closing>,
     pub reason: String,
@@ -196,7 +194,7 @@ impl Amendment {
         if actor == self.proposed_by {
             return Err(AmendmentStandstill::NotApproved(NotApproved::ApproverIsRequester));
         }
-        self.state = AmendmentState::Rejected { decided: Decided { by: actor.to_owned(), reason } };
+        self.state = AmendmentState::Rejected { decided: Decided { by: Some(actor.to_owned()), reason } };
         Ok(())
     }
 
@@ -205,7 +203,7 @@ impl Amendment {
         if actor != self.proposed_by {
             return Err(AmendmentStandstill::NotTheRequester);
         }
-        self.state = AmendmentState::Withdrawn { decided: Decided { by: actor.to_owned(), reason } };
+        self.state = AmendmentState::Withdrawn { decided: Decided { by: Some(actor.to_owned()), reason } };
         Ok(())
     }
 }

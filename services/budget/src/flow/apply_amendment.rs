@@ -73,13 +73,12 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
             let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
             store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
             if let Some(into) = &mut plans.carry_over {
-                let limit = into.automatic_draw_limit;
-                store::plan::amend(work.conn(), into, limit).await?;
+                store::plan::amend(work.conn(), into).await?;
             }
         }
         AmendmentKind::Change | AmendmentKind::Transfer => {
             set_overruns(work, &plans.plan, &amendment.lines, currency).await?;
-            store::plan::amend(work.conn(), &mut plans.plan, amendment.draw_limit_after).await?;
+            store::plan::amend(work.conn(), &mut plans.plan).await?;
         }
     }
     Ok(())

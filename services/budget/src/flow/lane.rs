@@ -22,7 +22,7 @@ use sqlx::{Connection, PgConnection};
 use std::{collections::HashMap, time::Duration};
 
 /// Most operations in one transaction, and most that wait for the next ones.
-pub const OPERATIONS: Limits = Limits { group: 512, queue: 1_024 };
+pub const OPERATIONS: Limits = Limits { group: 512, queue: 4_096 };
 /// Longest statement of a group, and its longest wait for a lock: its own bounds and not those of a caller, and short, as all wait
 /// behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);

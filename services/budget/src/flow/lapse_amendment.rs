@@ -2,10 +2,7 @@
 
 use super::fact;
 use crate::{
-    domain::{
-        amendment::AmendmentState,
-        reserve_draw::{Decided, POLICY},
-    },
+    domain::{amendment::AmendmentState, reserve_draw::Decided},
     ids::AmendmentId,
     store,
 };
@@ -47,7 +44,7 @@ impl JobHandler for Lapse {
                 tx.commit().await?;
                 return Ok(());
             }
-            let decided = Decided { by: POLICY.to_owned(), reason: "nobody decided it in time".to_owned() };
+            let decided = Decided { by: None, reason: "nobody decided it in time".to_owned() };
             amendment.state = AmendmentState::Lapsed { decided };
             store::amendment::update(&mut tx, &amendment).await?;
             let changed = NewFact::new(amendment.programme, id.0, &fact::amendment_changed(&amendment));

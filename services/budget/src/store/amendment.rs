@@ -25,8 +25,6 @@ struct AmendmentRow {
     base_version: i64,
     total_before: i64,
     total_after: i64,
-    draw_limit_before: Option<i64>,
-    draw_limit_after: Option<i64>,
     open_reservations: Option<String>,
     carry_over_plan_id: Option<Uuid>,
     reason: String,
@@ -44,7 +42,7 @@ impl TryFrom<AmendmentRow> for Amendment {
 
     /// Without its lines.
     fn try_from(row: AmendmentRow) -> Result<Self, sqlx::Error> {
-        let decided = row.decided_by.zip(row.decision_reason).map(|(by, reason)| Decided { by, reason });
+        let decided = row.decision_reason.map(|reason| Decided { by: row.decided_by, reason });
         let state = match (AmendmentStage::parse(&row.state), decided) {
             (Some(AmendmentStage::Proposed), None) => AmendmentState::Proposed,
             (Some(AmendmentStage::Applied), Some(decided)) => AmendmentState::Applied { decided },
@@ -64,8 +62,6 @@ impl TryFrom<AmendmentRow> for Amendment {
             lines: Vec::new(),
             total_before: row.total_before,
             total_after: row.total_after,
-            draw_limit_before: row.draw_limit_before,
-            draw_limit_after: row.draw_limit_after,
             closing: closing.map(|open| Closing { open, carry_over: row.carry_over_plan_id.map(PlanId) }),
             reason: row.reason,
             base_version: row.base_version,
@@ -82,9 +78,9 @@ pub async fn insert(conn: &mut PgConnection, amendment: &Amendment) -> Result<()
     let (approved_by, approve_times) = columns(&amendment.approvals);
     sqlx::query!(
         "INSERT INTO amendment (amendment_id, programme_id, plan_id, kind, state, base_version, total_before, total_after,
-                                draw_limit_before, draw_limit_after, open_reservations, carry_over_plan_id, reason, proposed_by,
+                                open_reservations, carry_over_plan_id, reason, proposed_by,
                                 approved_by, approve_times, decided_by, decision_reason, decide_by_time, create_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
         amendment.id.0,
         amendment.programme.0,
         amendment.plan.0,
@@ -93,15 +89,13 @@ pub async fn insert(conn: &mut PgConnection, amendment: &Amendment) -> Result<()
         amendment.base_version,
         amendment.total_before,
         amendment.total_after,
-        amendment.draw_limit_before,
-        amendment.draw_limit_after,
         amendment.closing.map(|closing| closing.open.as_str()),
         amendment.closing.and_then(|closing| closing.carry_over).map(|plan| plan.0),
         amendment.reason,
         amendment.proposed_by,
         &approved_by,
         &approve_times,
-        amendment.state.decided().map(|decided| decided.by.as_str()),
+        amendment.state.decided().and_then(|decided| decided.by.as_deref()),
         amendment.state.decided().map(|decided| decided.reason.as_str()),
         amendment.decide_by_time,
         amendment.create_time,
@@ -154,7 +148,7 @@ pub async fn update(conn: &mut PgConnection, amendment: &Amendment) -> Result<()
         amendment.total_after,
         &approved_by,
         &approve_times,
-        amendment.state.decided().map(|decided| decided.by.as_str()),
+        amendment.state.decided().and_then(|decided| decided.by.as_deref()),
         amendment.state.decided().map(|decided| decided.reason.as_str()),
     )
     .execute(conn)
@@ -225,8 +219,8 @@ async fn list_where(
 ) -> Result<Vec<Amendment>, sqlx::Error> {
     let rows = sqlx::query_as!(
         AmendmentRow,
-        "SELECT amendment_id, programme_id, plan_id, kind, state, base_version, total_before, total_after, draw_limit_before,
-                draw_limit_after, open_reservations, carry_over_plan_id, reason, proposed_by, approved_by, approve_times, decided_by,
+        "SELECT amendment_id, programme_id, plan_id, kind, state, base_version, total_before, total_after, open_reservations,
+                carry_over_plan_id, reason, proposed_by, approved_by, approve_times, decided_by,
                 decision_reason, decide_by_time, create_time
          FROM amendment
          WHERE programme_id = $1

@@ -257,15 +257,10 @@ pub async fn set_state(conn: &mut PgConnection, plan: &mut Plan, state: PlanStat
     Ok(())
 }
 
-/// Gives a locked plan, whose envelopes were changed, its draw limit and a new version.
-pub async fn amend(conn: &mut PgConnection, plan: &mut Plan, automatic_draw_limit: Option<i64>) -> Result<(), sqlx::Error> {
-    plan.version = sqlx::query_scalar!(
-        "UPDATE plan SET automatic_draw_limit = $2, version = version + 1 WHERE plan_id = $1 RETURNING version",
-        plan.id.0,
-        automatic_draw_limit,
-    )
-    .fetch_one(conn)
-    .await?;
-    plan.automatic_draw_limit = automatic_draw_limit;
+/// Gives a locked plan, whose envelopes were changed, a new version.
+pub async fn amend(conn: &mut PgConnection, plan: &mut Plan) -> Result<(), sqlx::Error> {
+    plan.version = sqlx::query_scalar!("UPDATE plan SET version = version + 1 WHERE plan_id = $1 RETURNING version", plan.id.0)
+        .fetch_one(conn)
+        .await?;
     Ok(())
 }

@@ -56,26 +56,6 @@ pub async fn by_ids(conn: &mut PgConnection, ids: &[ReservationId]) -> Result<Ha
     Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
 }
 
-/// Those of the programme among `ids`, by id.
-pub async fn by_ids(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    ids: &[ReservationId],
-) -> Result<HashMap<ReservationId, Reservation>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        ReservationRow,
-        "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
-                expire_time, create_time
-         FROM reservation
-         WHERE reservation_id = ANY ($1) AND programme_id = $2",
-        &ids.iter().map(|id| id.0).collect::<Vec<_>>(),
-        programme.0,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(Reservation::from).map(|reservation| (reservation.id, reservation)).collect())
-}
-
 /// Reservations of a programme by id, after one; only an envelope's, only a member's.
 pub async fn list(
     conn: &mut PgConnection,

@@ -80,7 +80,7 @@ async fn a_plan_without_money_to_move_is_closed_at_once() {
     let all = world.reserve_in(&tree.id("all"), 100).await.expect("held").reservation_id;
     world.commit(&all, None).await.expect("owed");
     let closed = world.close(&tree.plan, Refuse, "").await.expect("closed");
-    assert_eq!((closed.state(), closed.decided_by.as_str()), (AmendmentState::Applied, "policy"));
+    assert_eq!((closed.state(), closed.decided_by.as_str()), (AmendmentState::Applied, ""));
     assert_eq!((closed.proposed_by.as_str(), closed.lines.len()), ("planner", 0));
     assert_eq!(world.plan_of(&tree.plan).await.state(), PlanState::Closed);
     world.spend(&all, None).await.expect("paid");

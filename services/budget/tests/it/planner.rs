@@ -95,8 +95,6 @@ impl World {
             etag: String::new(),
             changes: totals.iter().map(change).collect(),
             new_envelopes: Vec::new(),
-            automatic_draw_limit: None,
-            remove_automatic_draw_limit: false,
             reason: "the launch goes better in Beijing".into(),
         }
     }

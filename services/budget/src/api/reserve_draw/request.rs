@@ -2,7 +2,8 @@
 
 use crate::{
     domain::{
-        plan::{Envelope, Plan, ResourceClass, Stage},
+        envelope::Envelope,
+        plan::{Plan, ResourceClass, Stage},
         reserve_draw::{Decided, Draw, DrawKind, DrawState, Evidence},
         reserve_policy::{ReservePolicy, Way},
     },

@@ -47,8 +47,6 @@ fn amendment() -> Amendment {
         lines: Vec::new(),
         total_before: 0,
         total_after: 0,
-        draw_limit_before: None,
-        draw_limit_after: None,
         closing: None,
         reason: "more for Shanghai".into(),
         base_version: 4,
