@@ -220,6 +220,7 @@ impl Stage {
                 resource_class: pb::ResourceClass::Incentive.into(),
                 display_name: format!("envelope {nr}"),
                 allocated: Some(Money { currency_code: "CNY".into(), units: MONEY_MINOR / 100, nanos: 0 }),
+                ..Default::default()
             };
             let request = pb::CreatePlanRequest {
                 programme_id: programme_id.clone(),
