@@ -1,11 +1,14 @@
 //! From protovalidate options to Rust: one `impl Rules` per message, and the table of methods with their scopes.
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor, Value,
+};
 use std::fmt::Write as _;
 
 /// Options as the descriptor pool shows them.
 struct Options {
     field: ExtensionDescriptor,
+    oneof: ExtensionDescriptor,
     personal: ExtensionDescriptor,
     scope: ExtensionDescriptor,
 }
@@ -14,6 +17,7 @@ pub fn generate(pool: &DescriptorPool) -> String {
     let extension = |name: &str| pool.get_extension_by_name(name).unwrap_or_else(|| panic!("extension {name} is not declared"));
     let options = Options {
         field: extension("buf.validate.field"),
+        oneof: extension("buf.validate.oneof"),
         personal: extension("koc.options.v1.personal"),
         scope: extension("koc.options.v1.scope"),
     };
@@ -30,13 +34,13 @@ fn message_impl(code: &mut String, message: &MessageDescriptor, options: &Option
     let mut check = String::new();
     let mut strip = String::new();
     for field in message.fields() {
-        assert!(
-            field.containing_oneof().is_none_or(|o| o.is_synthetic()),
-            "{}: fields of a oneof are not supported by the checker",
-            field.full_name()
-        );
-        check_field(&mut check, &field, options);
-        strip_field(&mut strip, &field, options);
+        if field.containing_oneof().is_none_or(|o| o.is_synthetic()) {
+            check_field(&mut check, &field, options);
+            strip_field(&mut strip, &field, options);
+        }
+    }
+    for oneof in message.oneofs().filter(|o| !o.is_synthetic()) {
+        oneof_rules(&mut check, &mut strip, &oneof, options);
     }
     let programme = match message.get_field_by_name("programme_id") {
         Some(_) => "Some(self.programme_id.as_str())",
@@ -99,6 +103,54 @@ fn check_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
     if !body.is_empty() {
         writeln!(code, "c.enter(\"{name}\");\n{body}c.leave();").expect("writing to a string");
     }
+}
+
+/// A oneof's members are messages of the suite, whose own rules are checked.
+fn oneof_rules(check: &mut String, strip: &mut String, oneof: &OneofDescriptor, options: &Options) {
+    let name = oneof.name();
+    if flag(rules_of(oneof.options(), &options.oneof).as_ref(), "required") {
+        writeln!(check, "if self.{name}.is_none() {{ c.enter({name:?}); c.missing(); c.leave(); }}")
+            .expect("writing to a string");
+    }
+    let message = oneof.parent_message();
+    for field in oneof.fields() {
+        let inner = matches!(field.kind(), Kind::Message(inner) if inner.package_name().starts_with("koc."));
+        let bare = rules_of(field.options(), &options.field).is_none();
+        assert!(inner && bare, "{}: a oneof holds messages of the suite, without rules of their own", field.full_name());
+        let variant = format!(
+            "crate::{}::{}::{}::{}",
+            message.package_name().replace('.', "::"),
+            snake(message.name()),
+            camel(name),
+            camel(field.name())
+        );
+        let field = field.name();
+        writeln!(
+            check,
+            "if let Some({variant}(v)) = &self.{name} {{ c.enter({field:?}); crate::rules::Rules::check(v, c); c.leave(); }}"
+        )
+        .expect("writing to a string");
+        writeln!(strip, "if let Some({variant}(v)) = &mut self.{name} {{ crate::rules::Rules::strip_personal(v); }}")
+            .expect("writing to a string");
+    }
+}
+
+/// `CostModel` as prost names its module: `cost_model`.
+fn snake(camel: &str) -> String {
+    let mut text = String::new();
+    for (i, c) in camel.chars().enumerate() {
+        if c.is_ascii_uppercase() && i > 0 {
+            text.push('_');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+/// `gift_kit` as prost names its variant: `GiftKit`.
+fn camel(snake: &str) -> String {
+    let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+    snake.split('_').map(capital).collect()
 }
 
 fn list_rules(body: &mut String, field: &FieldDescriptor, rules: Option<&DynamicMessage>) {
