@@ -1,12 +1,16 @@
 //! The service's RPCs: decode, call, encode.
 
 mod convert;
+mod cost_estimate;
+mod cost_model;
 mod error;
 mod ledger;
 mod member_limit;
 mod plan;
+mod rate_table;
 mod reservation;
 mod reserve_draw;
+mod resource;
 
 use crate::{error::Error, peer::Currencies};
 use koc_chassis::gate::Gate;

@@ -33,6 +33,24 @@ macro_rules! text_enum {
     };
 }
 
+/// Keeps such an enum as its text in JSON.
+macro_rules! serde_text {
+    ($name:ident) => {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| ::serde::de::Error::custom("a value that is not known"))
+            }
+        }
+    };
+}
+
 pub mod balances;
 pub mod period;
 
@@ -47,3 +65,6 @@ pub mod verification;
 
 pub mod member_limit;
 pub mod reserve_draw;
+
+pub mod cost;
+pub mod resource;

@@ -3,14 +3,15 @@
 use crate::{
     domain::{
         balances::Imbalance,
+        cost::{CostError, model::ResourceKind, rate_table::TableKind},
         period::Period,
         plan::{Stage, Standstill},
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId, ResourceId},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use koc_chassis::{fault::Violation, money::Currency};
 
 /// An error of the budget service.
@@ -53,6 +54,22 @@ pub enum Error {
     DrawCoolingDown { output: OutputId, until: DateTime<Utc> },
     #[error("draw {draw} is {is:?}")]
     DrawState { draw: ReserveDrawId, is: DrawStage },
+    #[error("resource {0} does not exist")]
+    ResourceNotFound(ResourceId),
+    #[error("resource {0} was changed meanwhile")]
+    ResourceChanged(ResourceId),
+    #[error("resource {0} is retired")]
+    ResourceRetired(ResourceId),
+    #[error("resource {resource} is a {is:?}")]
+    ResourceKind { resource: ResourceId, is: ResourceKind },
+    #[error("another resource has this name")]
+    ResourceNameTaken,
+    #[error("rate table {0} does not exist")]
+    RateTableNotFound(String),
+    #[error("rate table {table} is read as {is:?}")]
+    RateTableKind { table: String, is: TableKind, must_be: TableKind },
+    #[error("rate table {table} has no rate for {key:?} on {date}")]
+    RateMissing { table: String, key: String, date: NaiveDate },
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]
@@ -70,6 +87,16 @@ impl From<Vec<Violation>> for Error {
 impl From<Violation> for Error {
     fn from(violation: Violation) -> Self {
         Self::Invalid(vec![violation])
+    }
+}
+
+impl From<CostError> for Error {
+    fn from(error: CostError) -> Self {
+        match error {
+            CostError::Invalid(violations) => Self::Invalid(violations),
+            CostError::RateMissing { table, key, date } => Self::RateMissing { table, key, date },
+            CostError::TableKind { table, is, must_be } => Self::RateTableKind { table, is, must_be },
+        }
     }
 }
 

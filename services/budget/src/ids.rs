@@ -15,6 +15,8 @@ koc_chassis::typed_id! {
     OperationId,
     /// A request on the strategic reserve.
     ReserveDrawId,
+    /// A thing in the catalogue.
+    ResourceId,
     /// An output that a draw pushes: measurement's id.
     OutputId,
     /// The decision that a limit comes from: measurement's id.

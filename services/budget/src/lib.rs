@@ -36,8 +36,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub const IDENTITY: Identity = Identity { name: "budget", package: "koc.budget.v1", domain: "budget.koc", port: 7402 };
 
 /// Its schema.
-pub static SCHEMA: Schema =
-    Schema { name: "budget", migrations: &MIGRATIONS, append_only: &["ledger_entry", "ledger_chain", "operation"] };
+pub static SCHEMA: Schema = Schema {
+    name: "budget",
+    migrations: &MIGRATIONS,
+    append_only: &["ledger_entry", "ledger_chain", "operation", "resource_version", "rate_table"],
+};
 
 /// How often holds whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
         .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
-        .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api))
+        .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api.clone()))
+        .add_service(serving!(resource_service_server::ResourceServiceServer, api.clone()))
+        .add_service(serving!(rate_table_service_server::RateTableServiceServer, api))
         .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
 }

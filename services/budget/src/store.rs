@@ -5,8 +5,10 @@ pub mod member_limit;
 pub mod operation;
 pub mod plan;
 pub mod programme;
+pub mod rate_table;
 pub mod reservation;
 pub mod reserve_draw;
+pub mod resource;
 
 /// A value in the database that no version of this service writes.
 fn corrupt(column: &str) -> sqlx::Error {

@@ -46,6 +46,28 @@ impl ServiceError for Error {
             Self::DrawState { draw, is } => Fault::refused("DRAW_STATE", format!("the draw is {}", is.as_str()))
                 .with("subject", draw)
                 .with("state", is.as_str()),
+            Self::ResourceNotFound(id) => missing("RESOURCE_NOT_FOUND", "resource", id),
+            Self::ResourceChanged(id) => {
+                Fault::conflict("ETAG_MISMATCH", "the resource was changed meanwhile; read it again").with("subject", id)
+            }
+            Self::ResourceRetired(id) => Fault::refused("RESOURCE_RETIRED", "the resource is out of use").with("subject", id),
+            Self::ResourceKind { resource, is } => {
+                Fault::refused("RESOURCE_KIND", format!("the resource is of the kind {}", is.as_str()))
+                    .with("subject", resource)
+                    .with("kind", is.as_str())
+            }
+            Self::ResourceNameTaken => Fault::exists("RESOURCE_NAME_TAKEN", "another resource of the programme has this name"),
+            Self::RateTableNotFound(id) => missing("RATE_TABLE_NOT_FOUND", "rate table", id),
+            Self::RateTableKind { table, is, must_be } => {
+                let message = format!("the rate table is of the kind {}; it must be {}", is.as_str(), must_be.as_str());
+                Fault::refused("RATE_TABLE_KIND", message).with("subject", table).with("kind", is.as_str())
+            }
+            Self::RateMissing { table, key, date } => {
+                Fault::refused("RATE_MISSING", "no version of the rate table that counts on the day has a rate for the key")
+                    .with("subject", table)
+                    .with("key", key)
+                    .with("date", date)
+            }
             Self::RegistryUnavailable(_) => {
                 Fault::unavailable("REGISTRY_UNAVAILABLE", "the registry cannot be asked for the programme's currency now")
             }

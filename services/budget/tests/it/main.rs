@@ -1,5 +1,6 @@
 //! The budget service on a real database, over real gRPC, beside a real registry.
 
+mod catalogue;
 mod world;
 
 mod concurrency;
@@ -10,6 +11,8 @@ mod ledger;
 mod member_limit;
 mod plan;
 mod property;
+mod rate_table;
 mod reservation;
 mod reserve_draw;
+mod resource;
 mod retry;
