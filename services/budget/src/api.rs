@@ -1,18 +1,25 @@
 //! The service's RPCs: decode, call, encode.
 
+mod booking;
 mod convert;
 mod cost_estimate;
 mod cost_model;
 mod error;
+mod grant;
 mod ledger;
 mod member_limit;
+mod memo;
 mod plan;
 mod rate_table;
 mod reservation;
 mod reserve_draw;
 mod resource;
+mod stock;
 
-use crate::{error::Error, peer::Currencies};
+use crate::{
+    error::Error,
+    peer::{Currencies, Members},
+};
 use koc_chassis::gate::Gate;
 use std::sync::Arc;
 
@@ -21,6 +28,7 @@ use std::sync::Arc;
 pub struct Api {
     pub gate: Gate<Error>,
     pub currencies: Arc<Currencies>,
+    pub members: Members,
 }
 
 koc_chassis::feed_service!(koc_proto::koc::budget::v1, Error);

@@ -68,3 +68,6 @@ pub mod reserve_draw;
 
 pub mod cost;
 pub mod resource;
+
+pub mod grant;
+pub mod stock;

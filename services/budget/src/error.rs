@@ -4,12 +4,13 @@ use crate::{
     domain::{
         balances::Imbalance,
         cost::{CostError, model::ResourceKind, rate_table::TableKind},
+        grant::{Grant, GrantStandstill, Mismatch, Stage as GrantStage},
         period::Period,
         plan::{Stage, Standstill},
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
     },
-    ids::{EnvelopeId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId, ResourceId},
+    ids::{EnvelopeId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId, ResourceId, UnitId},
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use koc_chassis::{fault::Violation, money::Currency};
@@ -70,6 +71,30 @@ pub enum Error {
     RateTableKind { table: String, is: TableKind, must_be: TableKind },
     #[error("rate table {table} has no rate for {key:?} on {date}")]
     RateMissing { table: String, key: String, date: NaiveDate },
+    #[error("grant {0} does not exist")]
+    GrantNotFound(GrantId),
+    #[error("grant {grant} is {is:?}")]
+    GrantState { grant: GrantId, is: GrantStage },
+    #[error("member {0} does not exist")]
+    MemberNotFound(MemberId),
+    #[error("member {0} does not take part any more")]
+    ConsentWithdrawn(MemberId),
+    #[error("the member does not fit: {0:?}")]
+    EligibilityReasonRequired(Vec<Mismatch>),
+    #[error("what is told needs an agreement not to disclose it")]
+    AgreementRequired,
+    #[error("the tax of category {0} is not known")]
+    TaxUndetermined(String),
+    #[error("{asked} were asked, {available} are in stock")]
+    StockExhausted { resource: ResourceId, asked: i64, available: i64 },
+    #[error("there would be too many of resource {0}")]
+    StockTooLarge(ResourceId),
+    #[error("unit {0} does not exist")]
+    UnitNotFound(UnitId),
+    #[error("another unit of the resource has this name")]
+    UnitNameTaken,
+    #[error("unit {unit} is booked between {start} and {end}")]
+    BookingOverlaps { unit: UnitId, start: NaiveDate, end: NaiveDate },
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]
@@ -114,6 +139,15 @@ impl Error {
         match standstill {
             DrawStandstill::State { is } => Self::DrawState { draw, is },
             DrawStandstill::ApproverIsRequester => Self::ApproverIsRequester,
+        }
+    }
+
+    /// Why a grant stands still.
+    pub fn of_grant(grant: &Grant, standstill: GrantStandstill) -> Self {
+        match standstill {
+            GrantStandstill::State { is } => Self::GrantState { grant: grant.id, is },
+            GrantStandstill::Kind => Self::ResourceKind { resource: grant.resource, is: grant.kind },
+            GrantStandstill::ApproverIsRequester => Self::ApproverIsRequester,
         }
     }
 }

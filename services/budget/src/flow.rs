@@ -7,3 +7,6 @@ pub mod chain_ledger;
 pub mod expire_reservations;
 pub mod hold_reserve;
 pub mod lapse_draw;
+
+pub mod estimate_cost;
+pub mod move_grant;

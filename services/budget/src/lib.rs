@@ -39,7 +39,16 @@ pub const IDENTITY: Identity = Identity { name: "budget", package: "koc.budget.v
 pub static SCHEMA: Schema = Schema {
     name: "budget",
     migrations: &MIGRATIONS,
-    append_only: &["ledger_entry", "ledger_chain", "operation", "resource_version", "rate_table"],
+    append_only: &[
+        "ledger_entry",
+        "ledger_chain",
+        "operation",
+        "resource_version",
+        "rate_table",
+        "cost_estimate",
+        "stock_movement",
+        "memo_entry",
+    ],
 };
 
 /// How often holds whose time is over are looked for.
@@ -49,6 +58,7 @@ const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = service.peer(&config.registry.registry_url)?;
+    let members = peer::Members::new(registry.clone());
     let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
 
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
@@ -56,11 +66,11 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let db = service.db().clone();
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone()));
 
-    let routes = routes(service.gate(), service.feed().clone(), currencies);
+    let routes = routes(service.gate(), service.feed().clone(), currencies, members);
     service.serve(routes, metrics).await
 }
 
-fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> Routes {
+fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>, members: peer::Members) -> Routes {
     macro_rules! serving {
         ($server:ident :: $kind:ident, $api:expr) => {
             pb::$server::$kind::new($api)
@@ -71,13 +81,17 @@ fn routes(gate: Gate<Error>, feed: Feed, currencies: Arc<peer::Currencies>) -> R
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let api = api::Api { gate: gate.clone(), currencies };
+    let api = api::Api { gate: gate.clone(), currencies, members };
     Routes::new(serving!(plan_service_server::PlanServiceServer, api.clone()))
         .add_service(serving!(member_limit_service_server::MemberLimitServiceServer, api.clone()))
         .add_service(serving!(reservation_service_server::ReservationServiceServer, api.clone()))
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
         .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api.clone()))
         .add_service(serving!(resource_service_server::ResourceServiceServer, api.clone()))
-        .add_service(serving!(rate_table_service_server::RateTableServiceServer, api))
+        .add_service(serving!(rate_table_service_server::RateTableServiceServer, api.clone()))
+        .add_service(serving!(grant_service_server::GrantServiceServer, api.clone()))
+        .add_service(serving!(stock_service_server::StockServiceServer, api.clone()))
+        .add_service(serving!(booking_service_server::BookingServiceServer, api.clone()))
+        .add_service(serving!(memo_service_server::MemoServiceServer, api))
         .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
 }

@@ -1,7 +1,11 @@
 //! All SQL. Functions take the connection of the transaction that they are part of.
 
+pub mod booking;
+pub mod estimate;
+pub mod grant;
 pub mod ledger;
 pub mod member_limit;
+pub mod memo;
 pub mod operation;
 pub mod plan;
 pub mod programme;
@@ -9,6 +13,7 @@ pub mod rate_table;
 pub mod reservation;
 pub mod reserve_draw;
 pub mod resource;
+pub mod stock;
 
 /// A value in the database that no version of this service writes.
 fn corrupt(column: &str) -> sqlx::Error {

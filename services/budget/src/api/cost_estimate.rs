@@ -2,15 +2,14 @@
 
 use super::{convert::money, cost_model::Reader};
 use crate::{
-    domain::{
-        cost::{
-            estimate::{Behaviour, Estimate, Item, Payment, Source, TaxStatus},
-            to_minor,
-            usage::{Incident, Usage},
-        },
-        resource::Resource,
+    domain::cost::{
+        estimate::{Assumption, Behaviour, Estimate, Figure, Item, Payment, Source, TaxStatus},
+        to_minor,
+        usage::{Incident, Usage},
     },
     flow::fact::optional,
+    ids::ResourceId,
+    store::estimate::Kept,
 };
 use chrono::NaiveDate;
 use koc_chassis::{fault::Violation, money::Currency};
@@ -27,16 +26,7 @@ pub fn usage(wire: Option<&pb::ResourceUsage>, currency: Currency) -> Result<Usa
     let end_date = optional_date(&mut reader, "end_date", &wire.end_date);
     let kilometres = reader.optional_rate("kilometres", &wire.kilometres);
     let media_spend = reader.optional_sum("media_spend", &wire.media_spend);
-    let incidents: Vec<Option<Incident>> = wire
-        .incidents
-        .iter()
-        .enumerate()
-        .map(|(index, incident)| {
-            let cost = reader.sum(&format!("incidents[{index}].cost"), &incident.cost);
-            let share = reader.share(&format!("incidents[{index}].fault_share"), &incident.fault_share);
-            Some(Incident { cost: cost?, fault_share: share? })
-        })
-        .collect();
+    let incidents = incidents(&mut reader, &wire.incidents);
     reader.finish()?;
     let read = || {
         Some(Usage {
@@ -46,7 +36,7 @@ pub fn usage(wire: Option<&pb::ResourceUsage>, currency: Currency) -> Result<Usa
             start_date: start_date?,
             end_date: end_date?,
             kilometres: kilometres?,
-            incidents: incidents.into_iter().collect::<Option<Vec<Incident>>>()?,
+            incidents: incidents?,
             guests: wire.guests,
             active_users: wire.active_users,
             months: wire.months,
@@ -55,6 +45,17 @@ pub fn usage(wire: Option<&pb::ResourceUsage>, currency: Currency) -> Result<Usa
         })
     };
     read().ok_or_else(Vec::new)
+}
+
+/// Reads damages; None when something is wrong with one.
+pub fn incidents(reader: &mut Reader, wire: &[pb::Incident]) -> Option<Vec<Incident>> {
+    let mut read = Vec::with_capacity(wire.len());
+    for (index, incident) in wire.iter().enumerate() {
+        let cost = reader.sum(&format!("incidents[{index}].cost"), &incident.cost);
+        let share = reader.share(&format!("incidents[{index}].fault_share"), &incident.fault_share);
+        read.push(cost.zip(share).map(|(cost, fault_share)| Incident { cost, fault_share }));
+    }
+    read.into_iter().collect()
 }
 
 fn optional_date(reader: &mut Reader, name: &str, text: &str) -> Option<Option<NaiveDate>> {
@@ -80,20 +81,26 @@ pub fn usage_to_proto(usage: &Usage, currency: Currency) -> pb::ResourceUsage {
     }
 }
 
-pub fn estimate(resource: &Resource, usage: &Usage, estimate: &Estimate, currency: Currency) -> pb::CostEstimate {
-    let assumption = |a: &crate::domain::cost::estimate::Assumption| pb::CostAssumption {
-        name: a.name.clone(),
-        value: a.value.clone(),
-        is_default: a.is_default,
-    };
-    let figure = |figure: &crate::domain::cost::estimate::Figure| pb::CostFigure {
-        name: figure.name.clone(),
-        value: figure.value.to_string(),
-    };
+/// An estimate that is kept.
+pub fn kept(kept: &Kept, currency: Currency) -> pb::CostEstimate {
+    let made = estimate((kept.resource, kept.version), &kept.usage, &kept.estimate, currency);
+    pb::CostEstimate { estimate_id: kept.id.to_string(), ..made }
+}
+
+/// An estimate of a resource's version.
+pub fn estimate(
+    (resource, version): (ResourceId, i64),
+    usage: &Usage,
+    estimate: &Estimate,
+    currency: Currency,
+) -> pb::CostEstimate {
+    let assumption =
+        |a: &Assumption| pb::CostAssumption { name: a.name.clone(), value: a.value.clone(), is_default: a.is_default };
+    let figure = |figure: &Figure| pb::CostFigure { name: figure.name.clone(), value: figure.value.to_string() };
     let tax = &estimate.tax;
     pb::CostEstimate {
-        resource_id: resource.id.to_string(),
-        resource_version: resource.version,
+        resource_id: resource.to_string(),
+        resource_version: version,
         usage: Some(usage_to_proto(usage, currency)),
         items: estimate.items.iter().map(|i| item(i, currency)).collect(),
         marginal: money(estimate.marginal(), currency),
@@ -114,6 +121,7 @@ pub fn estimate(resource: &Resource, usage: &Usage, estimate: &Estimate, currenc
             net: tax.net.and_then(|minor| money(minor, currency)),
             source: tax.source.as_ref().map(source),
         }),
+        estimate_id: String::new(),
     }
 }
 

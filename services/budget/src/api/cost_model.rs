@@ -29,6 +29,7 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// `at` stands before each field; empty for the request itself.
     pub fn new(at: &str, currency: Currency) -> Self {
         Self { at: at.to_owned(), currency, violations: Violations::default() }
     }
@@ -38,7 +39,7 @@ impl Reader {
     }
 
     fn field(&self, name: &str) -> String {
-        format!("{}.{name}", self.at)
+        if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
     pub fn sum(&mut self, name: &str, wire: &Option<Wire>) -> Option<Decimal> {

@@ -4,15 +4,14 @@ use super::{Api, convert, cost_estimate, cost_model};
 use crate::{
     domain::{
         cost::{
-            estimate::{Estimate, estimate},
             model::{CostModel, ResourceKind},
             parse_date,
-            usage::Usage,
         },
         plan::ResourceClass,
         resource::{Resource, Retirement},
     },
     error::Error,
+    flow::{estimate_cost::estimated, fact::resource_kind},
     ids::{ProgrammeId, ResourceId},
     store,
 };
@@ -198,34 +197,24 @@ impl pb::resource_service_server::ResourceService for Api {
                 let mut tx = self.gate.db().snapshot().await?;
                 let resource = found(&mut tx, call.programme, id, request.resource_version).await?;
                 let made = estimated(&mut tx, &resource, &usage, currency).await?;
-                Ok(pb::EstimateCostResponse { estimate: Some(cost_estimate::estimate(&resource, &usage, &made, currency)) })
+                Ok(pb::EstimateCostResponse {
+                    estimate: Some(cost_estimate::estimate((id, resource.version), &usage, &made, currency)),
+                })
             })
             .await
     }
 }
 
-/// Estimates a use of a resource by the rate tables that count on the usage's day.
-pub async fn estimated(
-    conn: &mut PgConnection,
-    resource: &Resource,
-    usage: &Usage,
-    currency: Currency,
-) -> Result<Estimate, Error> {
-    let ids: Vec<String> = resource.model.tables().into_iter().map(str::to_owned).collect();
-    let tables = store::rate_table::in_force(conn, resource.programme, &ids, usage.date).await?;
-    Ok(estimate(&resource.model, resource.version, usage, &tables, currency)?)
-}
-
 impl Api {
     /// The resource's id and its programme's currency; a programme without either has no such resource.
-    async fn resource_currency(&self, programme: ProgrammeId, id: &str) -> Result<(ResourceId, Currency), Error> {
+    pub(super) async fn resource_currency(&self, programme: ProgrammeId, id: &str) -> Result<(ResourceId, Currency), Error> {
         let id = ResourceId::parse("resource_id", id)?;
         Ok((id, self.currencies.known(programme).await?.ok_or(Error::ResourceNotFound(id))?))
     }
 }
 
 /// A resource in a version; 0 for the newest.
-async fn found(conn: &mut PgConnection, programme: ProgrammeId, id: ResourceId, version: i64) -> Result<Resource, Error> {
+pub async fn found(conn: &mut PgConnection, programme: ProgrammeId, id: ResourceId, version: i64) -> Result<Resource, Error> {
     let version = Some(version).filter(|version| *version > 0);
     store::resource::find(conn, programme, id, version).await?.ok_or(Error::ResourceNotFound(id))
 }
@@ -263,7 +252,7 @@ fn to_proto(resource: &Resource, currency: Currency) -> pb::Resource {
     pb::Resource {
         resource_id: resource.id.to_string(),
         programme_id: resource.programme.to_string(),
-        kind: kind_to_proto(resource.model.kind()).into(),
+        kind: resource_kind(resource.model.kind()).into(),
         resource_class: convert::class_to_proto(resource.class).into(),
         display_name: resource.display_name.clone(),
         cost_model: Some(cost_model::to_proto(&resource.model, currency)),
@@ -278,24 +267,7 @@ fn to_proto(resource: &Resource, currency: Currency) -> pb::Resource {
     }
 }
 
-fn kind_to_proto(kind: ResourceKind) -> pb::ResourceKind {
-    match kind {
-        ResourceKind::DigitalAsset => pb::ResourceKind::DigitalAsset,
-        ResourceKind::HonourSystem => pb::ResourceKind::HonourSystem,
-        ResourceKind::GiftKit => pb::ResourceKind::GiftKit,
-        ResourceKind::RegionalEvent => pb::ResourceKind::RegionalEvent,
-        ResourceKind::Stipend => pb::ResourceKind::Stipend,
-        ResourceKind::GiftCard => pb::ResourceKind::GiftCard,
-        ResourceKind::LoanVehicle => pb::ResourceKind::LoanVehicle,
-        ResourceKind::Travel => pb::ResourceKind::Travel,
-        ResourceKind::ProductionCrew => pb::ResourceKind::ProductionCrew,
-        ResourceKind::EarlyAccess => pb::ResourceKind::EarlyAccess,
-        ResourceKind::InformationPrivilege => pb::ResourceKind::InformationPrivilege,
-        ResourceKind::PaidBoost => pb::ResourceKind::PaidBoost,
-    }
-}
-
 /// None for UNSPECIFIED.
 fn kind_from_proto(kind: pb::ResourceKind) -> Option<ResourceKind> {
-    ResourceKind::ALL.iter().copied().find(|known| kind_to_proto(*known) == kind)
+    ResourceKind::ALL.iter().copied().find(|known| resource_kind(*known) == kind)
 }
