@@ -2,21 +2,29 @@
 
 mod advisor;
 mod amendment;
+mod booking;
 mod convert;
+mod cost_estimate;
+mod cost_model;
 mod draft;
 mod error;
+mod grant;
 mod ledger;
 mod member_limit;
+mod memo;
 mod plan;
 mod plan_summary;
+mod rate_table;
 mod reservation;
 mod reserve_draw;
 mod reserve_policy;
+mod resource;
+mod stock;
 
 use crate::{
     error::Error,
     flow::lane::{ById, Lane},
-    peer::Currencies,
+    peer::{Currencies, Members},
 };
 use koc_chassis::{gate::Gate, lane};
 use std::sync::Arc;
@@ -26,6 +34,7 @@ use std::sync::Arc;
 pub struct Api {
     pub gate: Gate<Error>,
     pub currencies: Arc<Currencies>,
+    pub members: Members,
     /// Where operations on money wait to be decided together.
     pub operations: Lane,
     /// Where reads of a reservation wait for each other.

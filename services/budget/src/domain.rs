@@ -36,6 +36,24 @@ macro_rules! text_enum {
     };
 }
 
+/// Keeps such an enum as its text in JSON.
+macro_rules! serde_text {
+    ($name:ident) => {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| ::serde::de::Error::custom("a value that is not known"))
+            }
+        }
+    };
+}
+
 pub mod balances;
 pub mod period;
 
@@ -59,3 +77,9 @@ pub mod advisor;
 pub mod member_limit;
 pub mod reserve_draw;
 pub mod reserve_policy;
+
+pub mod cost;
+pub mod resource;
+
+pub mod grant;
+pub mod stock;

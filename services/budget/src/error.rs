@@ -5,14 +5,20 @@ use crate::{
         amendment::{AmendmentStage, AmendmentStandstill},
         approval::NotApproved,
         balances::Imbalance,
+        cost::{CostError, rate_table::TableKind},
+        grant::{Grant, GrantStandstill, Mismatch, Stage as GrantStage},
         period::Period,
         plan::{ResourceClass, Stage, Standstill},
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
+        resource_kind::ResourceKind,
     },
-    ids::{AmendmentId, EntryId, EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
+    ids::{
+        AmendmentId, EntryId, EnvelopeId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId,
+        ResourceId, UnitId,
+    },
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use koc_chassis::{
     fault::Violation,
     lane::{Shared, Unserved},
@@ -97,6 +103,46 @@ pub enum Error {
     AdviceStopped,
     #[error("the advisor failed")]
     AdvisorFailed(#[source] tokio::task::JoinError),
+    #[error("resource {0} does not exist")]
+    ResourceNotFound(ResourceId),
+    #[error("resource {0} was changed meanwhile")]
+    ResourceChanged(ResourceId),
+    #[error("resource {0} is retired")]
+    ResourceRetired(ResourceId),
+    #[error("resource {resource} is a {is:?}")]
+    ResourceKind { resource: ResourceId, is: ResourceKind },
+    #[error("another resource has this name")]
+    ResourceNameTaken,
+    #[error("rate table {0} does not exist")]
+    RateTableNotFound(String),
+    #[error("rate table {table} is read as {is:?}")]
+    RateTableKind { table: String, is: TableKind, must_be: TableKind },
+    #[error("rate table {table} has no rate for {key:?} on {date}")]
+    RateMissing { table: String, key: String, date: NaiveDate },
+    #[error("grant {0} does not exist")]
+    GrantNotFound(GrantId),
+    #[error("grant {grant} is {is:?}")]
+    GrantState { grant: GrantId, is: GrantStage },
+    #[error("member {0} does not exist")]
+    MemberNotFound(MemberId),
+    #[error("member {0} does not take part any more")]
+    ConsentWithdrawn(MemberId),
+    #[error("the member does not fit: {0:?}")]
+    EligibilityReasonRequired(Vec<Mismatch>),
+    #[error("what is told needs an agreement not to disclose it")]
+    AgreementRequired,
+    #[error("the tax of category {0} is not known")]
+    TaxUndetermined(String),
+    #[error("{asked} were asked, {available} are in stock")]
+    StockExhausted { resource: ResourceId, asked: i64, available: i64 },
+    #[error("there would be too many of resource {0}")]
+    StockTooLarge(ResourceId),
+    #[error("unit {0} does not exist")]
+    UnitNotFound(UnitId),
+    #[error("another unit of the resource has this name")]
+    UnitNameTaken,
+    #[error("unit {unit} is booked between {start} and {end}")]
+    BookingOverlaps { unit: UnitId, start: NaiveDate, end: NaiveDate },
     #[error("the registry cannot be asked now")]
     RegistryUnavailable(#[source] tonic::Status),
     #[error("the registry refused")]
@@ -142,6 +188,16 @@ impl From<NotApproved> for Error {
     }
 }
 
+impl From<CostError> for Error {
+    fn from(error: CostError) -> Self {
+        match error {
+            CostError::Invalid(violations) => Self::Invalid(violations),
+            CostError::RateMissing { table, key, date } => Self::RateMissing { table, key, date },
+            CostError::TableKind { table, is, must_be } => Self::RateTableKind { table, is, must_be },
+        }
+    }
+}
+
 impl Error {
     /// Why a plan stands still.
     pub fn of_plan(plan: PlanId, standstill: Standstill) -> Self {
@@ -168,6 +224,15 @@ impl Error {
             DrawStandstill::ApproverIsRequester => Self::ApproverIsRequester,
             DrawStandstill::ApproverRepeated => Self::ApproverRepeated,
             DrawStandstill::IsTopUp { first } => Self::DrawIsTopUp { draw, first },
+        }
+    }
+
+    /// Why a grant stands still.
+    pub fn of_grant(grant: &Grant, standstill: GrantStandstill) -> Self {
+        match standstill {
+            GrantStandstill::State { is } => Self::GrantState { grant: grant.id, is },
+            GrantStandstill::Kind => Self::ResourceKind { resource: grant.resource, is: grant.kind },
+            GrantStandstill::ApproverIsRequester => Self::ApproverIsRequester,
         }
     }
 }

@@ -11,3 +11,6 @@ pub mod expire_reservations;
 pub mod hold_reserve;
 pub mod lapse_amendment;
 pub mod lapse_draw;
+
+pub mod estimate_cost;
+pub mod move_grant;

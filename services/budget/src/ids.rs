@@ -17,6 +17,18 @@ koc_chassis::typed_id! {
     OperationId,
     /// A request on the strategic reserve.
     ReserveDrawId,
+    /// A thing in the catalogue.
+    ResourceId,
+    /// One handing-out of a resource.
+    GrantId,
+    /// An estimate that is kept.
+    EstimateId,
+    /// One car, crew or seat.
+    UnitId,
+    /// One movement of a stock.
+    MovementId,
+    /// A cost without cash.
+    MemoEntryId,
     /// An output that a draw pushes: measurement's id.
     OutputId,
     /// The decision that a limit comes from: measurement's id.

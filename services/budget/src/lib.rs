@@ -49,6 +49,11 @@ pub static SCHEMA: Schema = Schema {
         "reserve_policy",
         "reserve_draw_approval",
         "reserve_draw_outcome",
+        "resource_version",
+        "rate_table",
+        "cost_estimate",
+        "stock_movement",
+        "memo_entry",
     ],
 };
 
@@ -61,6 +66,7 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = service.peer(&config.registry.registry_url)?;
+    let members = peer::Members::new(registry.clone());
     let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
 
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
@@ -77,7 +83,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 
-    let api = api::Api { gate: service.gate(), currencies, operations, reads };
+    let api = api::Api { gate: service.gate(), currencies, members, operations, reads };
     let routes = routes(api, service.feed().clone());
     service.serve(routes, metrics).await
 }
@@ -101,6 +107,12 @@ fn routes(api: api::Api, feed: Feed) -> Routes {
         .add_service(serving!(ledger_service_server::LedgerServiceServer, api.clone()))
         .add_service(serving!(advisor_service_server::AdvisorServiceServer, api.clone()))
         .add_service(serving!(reserve_policy_service_server::ReservePolicyServiceServer, api.clone()))
-        .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api))
+        .add_service(serving!(reserve_draw_service_server::ReserveDrawServiceServer, api.clone()))
+        .add_service(serving!(resource_service_server::ResourceServiceServer, api.clone()))
+        .add_service(serving!(rate_table_service_server::RateTableServiceServer, api.clone()))
+        .add_service(serving!(grant_service_server::GrantServiceServer, api.clone()))
+        .add_service(serving!(stock_service_server::StockServiceServer, api.clone()))
+        .add_service(serving!(booking_service_server::BookingServiceServer, api.clone()))
+        .add_service(serving!(memo_service_server::MemoServiceServer, api))
         .add_service(serving!(feed_service_server::FeedServiceServer, api::FeedApi { gate, feed, domain: IDENTITY.domain }))
 }

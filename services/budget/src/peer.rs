@@ -1,7 +1,16 @@
-//! What is asked of the registry: the currency of a programme. It never changes, so it is asked once and kept, in the database for
-//! good and in memory for a while; afterwards the budget works without the registry.
+//! What is asked of the registry. The currency of a programme never changes, so it is asked once and kept, in the database for
+//! good and in memory for a while; afterwards money moves without the registry. Who a member is, is asked for each grant: what is
+//! handed out cannot be taken back.
 
-use crate::{error::Error, ids::ProgrammeId, store};
+use crate::{
+    domain::{
+        grant::{Standing, ValueType},
+        plan::ResourceClass,
+    },
+    error::Error,
+    ids::{MemberId, ProgrammeId},
+    store,
+};
 use koc_chassis::{
     money::Currency,
     peer::{PeerChannel, is_transient},
@@ -12,7 +21,7 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// Programmes whose currency is kept in memory; beyond it all are forgotten and read again.
 const MAX_CACHED: usize = 10_000;
@@ -49,11 +58,7 @@ impl Currencies {
         }
         let mut client = pb::programme_service_client::ProgrammeServiceClient::new(self.registry.clone());
         let request = pb::GetProgrammeRequest { programme_id: programme.to_string() };
-        let answer = client.get_programme(request).await.map_err(|status| match status.code() {
-            Code::NotFound => Error::ProgrammeNotFound(programme),
-            _ if is_transient(&status) => Error::RegistryUnavailable(status),
-            _ => Error::RegistryRefused(status),
-        })?;
+        let answer = client.get_programme(request).await.map_err(|status| failed(status, Error::ProgrammeNotFound(programme)))?;
         let code = answer.into_inner().programme.ok_or(Error::ProgrammeNotFound(programme))?.currency_code;
         let currency = Currency::from_code(&code).ok_or(Error::CurrencyUnknown(code))?;
         let mut tx = self.db.begin().await?;
@@ -70,4 +75,71 @@ impl Currencies {
         }
         cached.insert(programme, currency);
     }
+}
+
+/// What a failed call to the registry means; `missing` when there is no such thing.
+fn failed(status: Status, missing: Error) -> Error {
+    match status.code() {
+        Code::NotFound => missing,
+        _ if is_transient(&status) => Error::RegistryUnavailable(status),
+        _ => Error::RegistryRefused(status),
+    }
+}
+
+/// Who members are.
+#[derive(Clone)]
+pub struct Members {
+    registry: PeerChannel,
+}
+
+impl Members {
+    pub fn new(registry: PeerChannel) -> Self {
+        Self { registry }
+    }
+
+    async fn member(&self, programme: ProgrammeId, member: MemberId) -> Result<pb::Member, Error> {
+        let mut client = pb::member_service_client::MemberServiceClient::new(self.registry.clone());
+        let request = pb::GetMemberRequest { programme_id: programme.to_string(), member_id: member.to_string() };
+        let answer = client.get_member(request).await.map_err(|status| failed(status, Error::MemberNotFound(member)))?;
+        answer.into_inner().member.ok_or(Error::MemberNotFound(member))
+    }
+
+    /// Checks that the member's consent to take part stands now; without an answer nothing is handed out.
+    pub async fn consents(&self, programme: ProgrammeId, member: MemberId) -> Result<(), Error> {
+        if participates(&self.member(programme, member).await?) { Ok(()) } else { Err(Error::ConsentWithdrawn(member)) }
+    }
+
+    /// What matters of a member for a grant, as it is now. A tier that the programme does not have any more is taken for the lowest class.
+    pub async fn standing(&self, programme: ProgrammeId, member: MemberId) -> Result<Standing, Error> {
+        let found = self.member(programme, member).await?;
+        let mut client = pb::tier_service_client::TierServiceClient::new(self.registry.clone());
+        let request = pb::ListTiersRequest { programme_id: programme.to_string() };
+        let answer = client.list_tiers(request).await.map_err(|status| failed(status, Error::ProgrammeNotFound(programme)))?;
+        let tier = answer.into_inner().tiers.into_iter().find(|tier| tier.tier_id == found.tier_id);
+        let class = match tier.map(|tier| tier.resource_class()) {
+            Some(pb::ResourceClass::Incentive) => ResourceClass::Incentive,
+            Some(pb::ResourceClass::Exclusive) => ResourceClass::Exclusive,
+            Some(pb::ResourceClass::StrategicReserve) => ResourceClass::StrategicReserve,
+            Some(pb::ResourceClass::Inclusive | pb::ResourceClass::Unspecified) | None => ResourceClass::Inclusive,
+        };
+        let labelled = found.value_scores.iter().filter(|score| score.labelled);
+        let value_types = labelled.filter_map(|score| match score.value_type() {
+            pb::ValueType::Social => Some(ValueType::Social),
+            pb::ValueType::Content => Some(ValueType::Content),
+            pb::ValueType::Insight => Some(ValueType::Insight),
+            pb::ValueType::Unspecified => None,
+        });
+        Ok(Standing {
+            class,
+            value_types: value_types.collect(),
+            trusted: !matches!(found.trust_level(), pb::TrustLevel::New | pb::TrustLevel::Unspecified),
+            participates: participates(&found),
+        })
+    }
+}
+
+/// Without a word on it, joining was the consent.
+fn participates(member: &pb::Member) -> bool {
+    let consents = member.profile.as_ref().map(|profile| profile.consents.as_slice()).unwrap_or_default();
+    !consents.iter().any(|consent| consent.purpose() == pb::ConsentPurpose::Participation && !consent.granted)
 }

@@ -89,7 +89,8 @@ impl Caller for One {
                 self.client.spend(request).await?;
             }
             _ => {
-                let request = pb::ReleaseRequest { programme_id, request_id, reservation_id, amount: fen(), ..Default::default() };
+                let request =
+                    pb::ReleaseRequest { programme_id, request_id, reservation_id, amount: fen(), ..Default::default() };
                 self.client.release(request).await?;
             }
         }

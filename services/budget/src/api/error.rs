@@ -121,9 +121,67 @@ impl ServiceError for Error {
             Self::DrawState { draw, is } => Fault::refused("DRAW_STATE", format!("the draw is {}", is.as_str()))
                 .with("subject", draw)
                 .with("state", is.as_str()),
-            Self::RegistryUnavailable(_) => {
-                Fault::unavailable("REGISTRY_UNAVAILABLE", "the registry cannot be asked for the programme's currency now")
+            Self::ResourceNotFound(id) => missing("RESOURCE_NOT_FOUND", "resource", id),
+            Self::ResourceChanged(id) => {
+                Fault::conflict("ETAG_MISMATCH", "the resource was changed meanwhile; read it again").with("subject", id)
             }
+            Self::ResourceRetired(id) => Fault::refused("RESOURCE_RETIRED", "the resource is out of use").with("subject", id),
+            Self::ResourceKind { resource, is } => {
+                Fault::refused("RESOURCE_KIND", format!("the resource is of the kind {}", is.as_str()))
+                    .with("subject", resource)
+                    .with("kind", is.as_str())
+            }
+            Self::ResourceNameTaken => Fault::exists("RESOURCE_NAME_TAKEN", "another resource of the programme has this name"),
+            Self::RateTableNotFound(id) => missing("RATE_TABLE_NOT_FOUND", "rate table", id),
+            Self::RateTableKind { table, is, must_be } => {
+                let message = format!("the rate table is of the kind {}; it must be {}", is.as_str(), must_be.as_str());
+                Fault::refused("RATE_TABLE_KIND", message).with("subject", table).with("kind", is.as_str())
+            }
+            Self::RateMissing { table, key, date } => {
+                Fault::refused("RATE_MISSING", "no version of the rate table that counts on the day has a rate for the key")
+                    .with("subject", table)
+                    .with("key", key)
+                    .with("date", date)
+            }
+            Self::GrantNotFound(id) => missing("GRANT_NOT_FOUND", "grant", id),
+            Self::GrantState { grant, is } => Fault::refused("GRANT_STATE", format!("the grant is {}", is.as_str()))
+                .with("subject", grant)
+                .with("state", is.as_str()),
+            Self::MemberNotFound(id) => missing("MEMBER_NOT_FOUND", "member", id),
+            Self::ConsentWithdrawn(id) => {
+                Fault::refused("CONSENT_WITHDRAWN", "the member does not take part any more").with("subject", id)
+            }
+            Self::EligibilityReasonRequired(mismatches) => {
+                let names: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.as_str()).collect();
+                Fault::refused(
+                    "ELIGIBILITY_REASON_REQUIRED",
+                    "the member does not fit the resource; say why it is granted all the same",
+                )
+                .with("mismatches", names.join(","))
+            }
+            Self::AgreementRequired => {
+                Fault::refused("NDA_REQUIRED", "an information privilege needs an agreement not to disclose: name it")
+            }
+            Self::TaxUndetermined(category) => {
+                Fault::refused("TAX_UNDETERMINED", "no rule covers the day and the category, so nothing can be paid")
+                    .with("category", category)
+            }
+            Self::StockExhausted { resource, asked, available } => {
+                Fault::refused("STOCK_EXHAUSTED", format!("{asked} were asked; {available} are in stock"))
+                    .with("subject", resource)
+                    .with("asked", asked)
+                    .with("available", available)
+            }
+            Self::StockTooLarge(id) => Fault::refused("STOCK_TOO_LARGE", "there would be too many in stock").with("subject", id),
+            Self::UnitNotFound(id) => missing("UNIT_NOT_FOUND", "unit", id),
+            Self::UnitNameTaken => Fault::exists("UNIT_NAME_TAKEN", "another unit of the resource has this name"),
+            Self::BookingOverlaps { unit, start, end } => {
+                Fault::refused("BOOKING_OVERLAPS", "the unit is booked on one of these days")
+                    .with("subject", unit)
+                    .with("start_date", start)
+                    .with("end_date", end)
+            }
+            Self::RegistryUnavailable(_) => Fault::unavailable("REGISTRY_UNAVAILABLE", "the registry cannot be asked now"),
         }
     }
 

@@ -4,6 +4,8 @@ use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, AmendmentStage},
         balances::EntryKind,
+        cost::estimate::Estimate,
+        grant::{Grant, Stage as GrantStage},
         member_limit::MemberLimit,
         plan::{Plan, Stage},
         reserve_draw::{Draw, DrawStage},
@@ -54,6 +56,40 @@ pub fn member_limit_set(limit: &MemberLimit, currency: Currency) -> pb::MemberLi
         member_id: limit.usage.member.to_string(),
         limit: Some(Money::new(limit.usage.limit, currency).to_proto()),
         decision_id: optional(limit.decision),
+    }
+}
+
+/// `cost` is what it cost in the end.
+pub fn grant_changed(grant: &Grant, cost: Option<&Estimate>, currency: Currency) -> pb::GrantChanged {
+    let money = |minor| Some(Money::new(minor, currency).to_proto());
+    pb::GrantChanged {
+        grant_id: grant.id.to_string(),
+        member_id: grant.member.to_string(),
+        resource_id: grant.resource.to_string(),
+        kind: resource_kind(grant.kind).into(),
+        state: grant_state(grant.stage).into(),
+        reservation_id: optional(grant.reservation),
+        cost: cost.map(|cost| pb::GrantCost {
+            marginal: money(cost.marginal()),
+            amortised: money(cost.amortised()),
+            full: money(cost.full()),
+        }),
+    }
+}
+
+pub fn grant_state(stage: GrantStage) -> pb::GrantState {
+    match stage {
+        GrantStage::PendingApproval => pb::GrantState::PendingApproval,
+        GrantStage::Rejected => pb::GrantState::Rejected,
+        GrantStage::Cancelled => pb::GrantState::Cancelled,
+        GrantStage::Issued => pb::GrantState::Issued,
+        GrantStage::Shipped => pb::GrantState::Shipped,
+        GrantStage::Delivered => pb::GrantState::Delivered,
+        GrantStage::Booked => pb::GrantState::Booked,
+        GrantStage::HandedOver => pb::GrantState::HandedOver,
+        GrantStage::Returned => pb::GrantState::Returned,
+        GrantStage::Settled => pb::GrantState::Settled,
+        GrantStage::Fulfilled => pb::GrantState::Fulfilled,
     }
 }
 

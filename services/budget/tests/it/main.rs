@@ -1,5 +1,7 @@
 //! The budget service on a real database, over real gRPC and HTTP, beside a real registry.
 
+mod catalogue;
+mod granting;
 mod planner;
 mod world;
 
@@ -7,11 +9,13 @@ mod advisor;
 mod afterwards;
 mod amendment;
 mod batch;
+mod booking;
 mod closing;
 mod concurrency;
 mod crash;
 mod door;
 mod feed;
+mod grant;
 mod http;
 mod lane;
 mod ledger;
@@ -21,12 +25,16 @@ mod plan;
 mod plan_policy;
 mod plan_property;
 mod property;
+mod rate_table;
 mod reservation;
 mod reserve_draw;
 mod reserve_policy;
 mod reserve_top_up;
+mod resource;
 mod retry;
 mod sequence;
+mod stock;
 mod summary;
 mod tree;
 mod validate_only;
+mod worked_example;

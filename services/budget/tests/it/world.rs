@@ -110,6 +110,20 @@ impl World {
         Self { budget, registry, ..self }
     }
 
+    /// As [`Self::restart`]; from then on the registry cannot be reached.
+    pub async fn cut_off(self) -> Self {
+        let Self { budget, registry, .. } = self;
+        let address = budget.address;
+        let nowhere = format!("http://{}", service::free_address());
+        let budget = start_budget(address, budget.stop().await, nowhere).await;
+        Self { budget, registry, ..self }
+    }
+
+    /// The way to the registry.
+    pub fn registry(&self) -> TestChannel {
+        self.registry.channel()
+    }
+
     /// Another programme at the registry.
     pub async fn create_programme(&self, currency: &str) -> String {
         let programme = id();

@@ -32,7 +32,7 @@ impl Files {
 /// What each service does at its peers.
 pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
     ("registry", &[]),
-    ("budget", &[ACT_AS, "registry.programme.read", "registry.feed.read"]),
+    ("budget", &[ACT_AS, "registry.programme.read", "registry.member.read", "registry.tier.read", "registry.feed.read"]),
     (
         "task",
         &[

@@ -1,0 +1,190 @@
+//! What a grant takes and gives as it moves: stock, days of a unit, money, memo entries. In the transaction of the move.
+
+use super::post_operations::{done, post};
+use crate::{
+    domain::{
+        books::Command,
+        cost::estimate::Estimate,
+        grant::{Grant, TIME_TO_LIVE},
+        stock::{Booking, memo_entries},
+    },
+    error::Error,
+    ids::ReservationId,
+    store::{self, estimate::Kept, operation::Operation, stock::Cause},
+};
+use koc_chassis::{
+    context,
+    fault::constraint,
+    gate::{RequestKey, Work},
+    money::Currency,
+};
+use sha2::{Digest, Sha256};
+
+// What a grant asks of the ledger, each once; together with the grant they are the operations' keys.
+const RESERVE: &str = "koc.budget.grant.Reserve";
+const COMMIT: &str = "koc.budget.grant.Commit";
+const SPEND: &str = "koc.budget.grant.Spend";
+const RELEASE: &str = "koc.budget.grant.Release";
+const RESERVE_EXTRA: &str = "koc.budget.grant.ReserveExtra";
+const COMMIT_EXTRA: &str = "koc.budget.grant.CommitExtra";
+const SPEND_EXTRA: &str = "koc.budget.grant.SpendExtra";
+
+/// Takes what a grant needs: kits from stock, the days of its unit, and the cash of its estimate from its envelope.
+pub async fn hold(work: &mut Work, grant: &mut Grant, estimate: Option<&Estimate>, currency: Currency) -> Result<(), Error> {
+    let actor = work.actor().to_owned();
+    let kits = grant.kits();
+    if kits > 0 {
+        let cause = Cause { grant: Some(grant.id), reference: "", actor: &actor };
+        if store::stock::take(work.conn(), grant.resource, kits, cause).await?.is_none() {
+            let available = store::stock::on_hand(work.conn(), grant.resource).await?;
+            return Err(Error::StockExhausted { resource: grant.resource, asked: kits, available });
+        }
+    }
+    if let Some((unit, (start, end))) = grant.unit.zip(grant.booked_days()) {
+        let booking = Booking { grant: grant.id, unit, start, end, ended: false };
+        store::booking::insert(work.conn(), &booking).await.map_err(|error| match constraint(&error) {
+            Some("booking_overlap") => Error::BookingOverlaps { unit, start, end },
+            _ => Error::Database(error),
+        })?;
+    }
+    let cash = estimate.map_or(0, Estimate::cash);
+    if let Some(envelope) = grant.envelope.filter(|_| cash > 0) {
+        let reservation = ReservationId::new();
+        let command = Command::Reserve {
+            reservation,
+            envelope,
+            member: Some(grant.member),
+            purpose: grant.purpose(),
+            amount: cash,
+            time_to_live: TIME_TO_LIVE,
+        };
+        run(work, grant, currency, None, vec![(RESERVE, command)]).await?;
+        grant.reservation = Some(reservation);
+    }
+    Ok(())
+}
+
+/// Gives back what a grant took.
+pub async fn give_back(work: &mut Work, grant: &Grant, currency: Currency) -> Result<(), Error> {
+    let actor = work.actor().to_owned();
+    let kits = grant.kits();
+    if kits > 0 {
+        let cause = Cause { grant: Some(grant.id), reference: "", actor: &actor };
+        if store::stock::put(work.conn(), grant.resource, kits, cause).await?.is_none() {
+            return Err(Error::StockTooLarge(grant.resource));
+        }
+    }
+    store::booking::cancel(work.conn(), grant.id).await?;
+    match grant.reservation {
+        None => Ok(()),
+        Some(reservation) => {
+            let command = Command::Release { reservation, amount: None };
+            run(work, grant, currency, None, vec![(RELEASE, command)]).await
+        }
+    }
+}
+
+/// Makes what a grant costs in cash owed.
+pub async fn commit(work: &mut Work, grant: &Grant, currency: Currency) -> Result<(), Error> {
+    let Some(reservation) = grant.reservation else { return Ok(()) };
+    let command = Command::Commit { reservation, amount: None, release_rest: false };
+    run(work, grant, currency, None, vec![(COMMIT, command)]).await
+}
+
+/// Makes what is owed for a grant paid, and posts what it cost without cash.
+pub async fn spend(
+    work: &mut Work,
+    grant: &Grant,
+    kept: Option<&Kept>,
+    currency: Currency,
+    paid: Option<String>,
+) -> Result<(), Error> {
+    if let Some(reservation) = grant.reservation {
+        let command = Command::Spend { reservation, amount: None };
+        run(work, grant, currency, paid, vec![(SPEND, command)]).await?;
+    }
+    match kept {
+        None => Ok(()),
+        Some(kept) => memo(work, grant, kept).await,
+    }
+}
+
+/// Pays what a grant really cost: `kept` is its last estimate, `held` what its first one held in cash. The rest of the hold goes back;
+/// what is missing is held first.
+pub async fn settle(
+    work: &mut Work,
+    grant: &mut Grant,
+    kept: &Kept,
+    held: i64,
+    currency: Currency,
+    paid: Option<String>,
+) -> Result<(), Error> {
+    let cash = kept.estimate.cash();
+    let mut commands = Vec::new();
+    if let Some((envelope, missing)) = grant.envelope.zip(cash.checked_sub(held)).filter(|(_, missing)| *missing > 0) {
+        let reservation = ReservationId::new();
+        let command = Command::Reserve {
+            reservation,
+            envelope,
+            member: Some(grant.member),
+            purpose: grant.purpose(),
+            amount: missing,
+            time_to_live: TIME_TO_LIVE,
+        };
+        commands.push((RESERVE_EXTRA, command));
+        commands.push((COMMIT_EXTRA, Command::Commit { reservation, amount: None, release_rest: false }));
+        commands.push((SPEND_EXTRA, Command::Spend { reservation, amount: None }));
+        grant.extra_reservation = Some(reservation);
+    }
+    if let Some(reservation) = grant.reservation {
+        match cash.min(held) {
+            0 => commands.push((RELEASE, Command::Release { reservation, amount: None })),
+            owed => {
+                commands.push((COMMIT, Command::Commit { reservation, amount: Some(owed), release_rest: true }));
+                commands.push((SPEND, Command::Spend { reservation, amount: Some(owed) }));
+            }
+        }
+    }
+    run(work, grant, currency, paid, commands).await?;
+    memo(work, grant, kept).await
+}
+
+async fn memo(work: &mut Work, grant: &Grant, kept: &Kept) -> Result<(), Error> {
+    let (programme, actor, now) = (work.programme(), work.actor().to_owned(), work.now().await?);
+    let entries = memo_entries(grant.id, kept.id, &kept.estimate, &actor, now);
+    Ok(store::memo::post(work.conn(), programme, &entries).await?)
+}
+
+/// Asks the ledger, in order; the first refusal ends the move.
+async fn run(
+    work: &mut Work,
+    grant: &Grant,
+    currency: Currency,
+    paid: Option<String>,
+    commands: Vec<(&'static str, Command)>,
+) -> Result<(), Error> {
+    let paid = paid.filter(|reference| !reference.is_empty());
+    let operation = |(method, command): (&'static str, Command)| Operation {
+        key: RequestKey {
+            programme: grant.programme.0,
+            method,
+            request_id: grant.id.0,
+            hash: Sha256::digest(grant.purpose()).to_vec(),
+        },
+        payment_reference: paid.clone().filter(|_| matches!(command, Command::Spend { .. })),
+        command,
+        currency,
+        actor: work.actor().to_owned(),
+        client: work.call.caller.client.clone(),
+        trace_id: context::trace_id(),
+    };
+    let operations: Vec<Operation> = commands.into_iter().map(operation).collect();
+    if operations.is_empty() {
+        return Ok(());
+    }
+    let answers = post(work.conn(), &operations).await?;
+    for (answer, operation) in answers.into_iter().zip(&operations) {
+        done(answer, operation)?;
+    }
+    Ok(())
+}
