@@ -184,6 +184,7 @@ impl Bench {
                 programme,
                 plan,
                 is_reserve: false,
+                has_children: false,
                 stage: Stage::Active,
                 period,
                 balances: Balances::default(),
