@@ -195,8 +195,7 @@ async fn run<W: Work>(work: W, most: usize, mut waiting: mpsc::UnboundedReceiver
         }) else {
             return;
         };
-        // Those that were answered just now ask again: whoever is ready gets in first.
-        tokio::task::yield_now().await;
+        gather(&waiting, most).await;
         let mut group = Group { asks: Vec::new(), replies: Vec::new(), spans: Vec::new(), now: Instant::now() };
         group.take(first);
         while group.asks.len() < most
@@ -209,6 +208,20 @@ async fn run<W: Work>(work: W, most: usize, mut waiting: mpsc::UnboundedReceiver
             group.take(request);
         }
         group.serve(&work).await;
+    }
+}
+
+/// Those that were answered just now ask again, all at once. While more of them arrive at each look at the sockets, the group is not
+/// full yet; without this the first would go alone and the others wait for it. A lone caller is not held up by it.
+async fn gather<T>(waiting: &mpsc::UnboundedReceiver<T>, most: usize) {
+    /// Looks in a row that bring nobody, after which it goes on.
+    const LOOKS: u32 = 4;
+    let (mut looks, mut before) = (0, waiting.len());
+    while looks < LOOKS && before < most {
+        // Comes back when the runtime has looked at its sockets.
+        tokio::task::yield_now().await;
+        looks = if waiting.len() == before { looks + 1 } else { 0 };
+        before = waiting.len();
     }
 }
 

@@ -84,7 +84,14 @@ pub fn init(service: &'static str, log: &str, otlp_endpoint: Option<&str>) -> Re
     let filter = EnvFilter::try_new(directives).map_err(|source| TelemetryError::Filter { filter: log.to_owned(), source })?;
     tracing_subscriber::registry()
         .with(filter)
-        .with(tracing_opentelemetry::layer().with_tracer(tracer.tracer(service)))
+        // What it adds by itself nobody looks at, and the clock is read each time that a span is entered.
+        .with(
+            tracing_opentelemetry::layer()
+                .with_tracer(tracer.tracer(service))
+                .with_tracked_inactivity(false)
+                .with_location(false)
+                .with_threads(false),
+        )
         .with(
             tracing_subscriber::fmt::layer()
                 .json()
