@@ -8,6 +8,15 @@ use tonic::Code;
 
 const KIND: ResourceKind = ResourceKind::Unspecified;
 
+/// What the feed tells of an amendment, once it tells so much.
+async fn states(world: &World, amendment_id: &str, count: usize) -> Vec<AmendmentState> {
+    let facts = wait::until("the facts", PATIENCE, async || {
+        let facts = world.facts_of::<pb::AmendmentChanged>(amendment_id).await;
+        (facts.len() >= count).then_some(facts)
+    });
+    facts.await.iter().map(pb::AmendmentChanged::state).collect()
+}
+
 #[tokio::test]
 async fn a_proposal_shows_its_difference_and_another_person_makes_it_so() {
     let world = World::new().await;
@@ -47,9 +56,7 @@ async fn a_proposal_shows_its_difference_and_another_person_makes_it_so() {
     assert_eq!((last.debit_account(), last.actor.as_str()), (pb::LedgerAccount::Funding, "controller"));
     let after = world.plan_of(&tree.plan).await;
     assert_ne!(after.etag, before.etag);
-    let facts = world.facts_of::<pb::AmendmentChanged>(of);
-    let told_states: Vec<_> = facts.await.iter().map(pb::AmendmentChanged::state).collect();
-    assert_eq!(told_states, [AmendmentState::Proposed, AmendmentState::Applied]);
+    assert_eq!(states(&world, of, 2).await, [AmendmentState::Proposed, AmendmentState::Applied]);
     world.verified().await;
 }
 
@@ -181,9 +188,9 @@ async fn an_amended_plan_holds_the_rules_of_a_new_one() {
     let tree = world.active(world.tree_request()).await;
     let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
     // The reserve's share: 100 of 1,100 now.
-    for (total, field) in [(54, "changes[0].allocated"), (177, "changes[0].allocated")] {
+    for total in [52, 177] {
         let found = violations(world.propose(&tree.plan, &[(tree.id("reserve"), total)]).await);
-        assert_eq!(found, [pair(field, "RESERVE_SHARE_OUT_OF_BOUNDS")], "{total}");
+        assert_eq!(found, [pair("changes[0].allocated", "RESERVE_SHARE_OUT_OF_BOUNDS")], "{total}");
     }
     let found = violations(world.propose(&tree.plan, &[(tree.id("core"), 1_901)]).await);
     assert_eq!(found, [pair("changes", "RESERVE_SHARE_OUT_OF_BOUNDS")]);
@@ -320,15 +327,7 @@ async fn an_amendment_that_nobody_decides_lapses() {
     })
     .await;
     assert_eq!(lapsed.decided_by, "");
-    let states: Vec<_> = wait::until("the fact", PATIENCE, async || {
-        let facts = world.facts_of::<pb::AmendmentChanged>(&amendment).await;
-        (facts.len() == 2).then_some(facts)
-    })
-    .await
-    .iter()
-    .map(pb::AmendmentChanged::state)
-    .collect();
-    assert_eq!(states, [AmendmentState::Proposed, AmendmentState::Lapsed]);
+    assert_eq!(states(&world, &amendment, 2).await, [AmendmentState::Proposed, AmendmentState::Lapsed]);
     assert_eq!(world.available(&tree.id("bj")).await, 300);
 }
 

@@ -7,6 +7,7 @@ use koc_proto::koc::budget::v1::{
     OpenReservations::{Refuse, Release, Unspecified},
     PlanState, ResourceClass,
 };
+use koc_tests::wait;
 use tonic::Code;
 
 #[tokio::test]
@@ -55,8 +56,11 @@ async fn what_is_held_is_released_when_that_is_said_and_what_is_owed_stays() {
     refused(world.close(&tree.plan, Release, "").await, Code::FailedPrecondition, "PLAN_STATE");
     let change = world.propose(&tree.plan, &[(bj.clone(), 1)]).await;
     refused(change, Code::FailedPrecondition, "PLAN_STATE");
-    let states: Vec<_> = world.facts_of::<pb::PlanChanged>(&tree.plan).await.iter().map(pb::PlanChanged::state).collect();
-    assert_eq!(states.last(), Some(&PlanState::Closed));
+    wait::until("the fact", PATIENCE, async || {
+        let facts = world.facts_of::<pb::PlanChanged>(&tree.plan).await;
+        facts.iter().any(|fact| fact.state() == PlanState::Closed).then_some(())
+    })
+    .await;
     world.verified().await;
 }
 

@@ -197,7 +197,7 @@ async fn a_draft_is_changed_field_by_field_and_judged_as_a_whole() {
     let request = pb::UpdatePlanRequest { policy, ..update_request(&world, of, &["policy"]) };
     let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
     let found = violations(update(&world, request).await);
-    assert_eq!(found, [pair("envelopes.allocated", "RESERVE_SHARE_OUT_OF_BOUNDS")]);
+    assert_eq!(found, [pair("envelopes", "RESERVE_SHARE_OUT_OF_BOUNDS")]);
     let request = pb::UpdatePlanRequest {
         policy: Some(pb::PlanPolicy {
             min_reserve_percent: Some(20),
