@@ -95,7 +95,7 @@ async fn a_burst_asks_for_money_once_however_often_it_is_told() {
     assert_eq!(draws.len(), 1);
     let draw = &draws[0];
     assert_eq!((draw.reserve_draw_id.as_str(), draw.output_id.as_str()), (signal.reserve_draw_id.as_str(), output.as_str()));
-    assert_eq!((draw.state(), draw.decided_by.as_str()), (budget::ReserveDrawState::Approved, "policy"));
+    assert_eq!((draw.state(), draw.automatic), (budget::ReserveDrawState::Approved, true));
     assert_eq!((draw.kind(), fen(draw.amount.as_ref())), (budget::ReserveDrawKind::ViralBoost, 8_000));
     let evidence = |name: &str| draw.evidence.iter().find(|e| e.name == name).map(|e| e.value.as_str());
     assert_eq!((evidence("window_count"), evidence("gate_organic")), (Some("2000"), Some("met")));

@@ -40,6 +40,8 @@ pub struct PlanNow {
 pub struct Asked {
     pub question: Question,
     pub names: Vec<Name>,
+    /// How many items were asked about: a reserve that was added comes after them.
+    given: usize,
 }
 
 /// How an item is called.
@@ -99,7 +101,7 @@ pub fn read(request: &pb::AdviseAllocationRequest, plan: Option<&PlanNow>, curre
     let (Some(total), Some(share)) = (total, share) else { return Err(Error::Invalid(Vec::new())) };
     let change = change(request.change_bounds.as_ref());
     let question = Question { total, items, share, change, hurdle: hurdle(request.hurdle.as_ref()) };
-    Ok(Asked { question, names })
+    Ok(Asked { question, names, given: request.items.len() })
 }
 
 /// Why a question has no answer, as violations of its fields.
@@ -108,13 +110,15 @@ pub fn refusal(asked: &Asked, why: &NoAdvice) -> Error {
         NoAdvice::Stopped => Error::AdviceStopped,
         NoAdvice::Infeasible(Infeasible::BoundsContradict { item }) => {
             let rule = "leaves the item no amount: its least, its ticket or the reserve's share exceeds its most";
-            Violation::new(format!("items[{item}].upper_bound"), "BOUNDS_CONTRADICT", rule).into()
+            let field = if *item < asked.given { format!("items[{item}].upper_bound") } else { "reserve_share".to_owned() };
+            Violation::new(field, "BOUNDS_CONTRADICT", rule).into()
         }
         NoAdvice::Infeasible(Infeasible::MinimaExceedBudget { minima, sum }) => {
             let mut minima = minima.clone();
             minima.sort_by_key(|(_, range)| std::cmp::Reverse(range.low));
             let violation = |(i, range): &(usize, crate::domain::advisor::question::Range)| {
                 let field = match range.low_by {
+                    _ if *i >= asked.given => "reserve_share".to_owned(),
                     Bound::ChangeDown => format!("items[{i}].current"),
                     Bound::ReserveMin | Bound::ReserveDefault => "reserve_share".to_owned(),
                     _ => format!("items[{i}].lower_bound"),
