@@ -153,9 +153,10 @@ impl Bench {
             .await
             .expect("a programme");
         sqlx::query(
-            "INSERT INTO plan (plan_id, programme_id, display_name, period_start_time, period_end_time, state, submitted_by, approved_by,
+            "INSERT INTO plan (plan_id, programme_id, display_name, period_start_time, period_end_time, state, required_approvals,
+                               approval_validity_us, min_reserve_percent, max_reserve_percent, submitted_by, approved_by, approve_times,
                                version, create_time)
-             VALUES ($1, $2, 'plan', $3, $4, 'ACTIVE', 'a', 'b', 1, koc_now())",
+             VALUES ($1, $2, 'plan', $3, $4, 'ACTIVE', 1, 1, 0, 100, 'a', '{b}', ARRAY[koc_now()], 1, koc_now())",
         )
         .bind(plan.0)
         .bind(programme.0)

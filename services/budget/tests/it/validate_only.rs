@@ -5,10 +5,11 @@ use koc_proto::koc::budget::v1::{self as pb, LedgerEntryKind as Kind};
 use std::time::Duration;
 use tonic::Code;
 
-/// All rows that a mutation could leave.
+/// All rows that a mutation could leave; its facts, whether they have their place in the feed yet or not.
 async fn kept(world: &World) -> i64 {
     let sql = "SELECT (SELECT count(*) FROM operation) + (SELECT count(*) FROM ledger_entry) + (SELECT count(*) FROM reservation)
-                      + (SELECT count(*) FROM fact) + (SELECT sum(sequence)::bigint FROM envelope) WHERE $1 <> ''";
+                      + (SELECT count(*) FROM fact) + (SELECT coalesce(sum(cardinality(fact_ids)), 0) FROM outbox)
+                      + (SELECT sum(sequence)::bigint FROM envelope) WHERE $1 <> ''";
     world.count(sql, "all").await
 }
 
