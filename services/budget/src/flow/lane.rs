@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use koc_chassis::{
-    fault::{ServiceError, chain, is_unreachable},
+    fault::{ServiceError, chain, is_transient, is_unreachable},
     gate::Outcome,
     lane::{self, Find, Limits, Shared, Work},
     postgres::{Db, OwnConnection},
@@ -26,7 +26,7 @@ pub const OPERATIONS: Limits = Limits { group: 512, queue: 4_096 };
 /// Longest statement of a group, and its longest wait for a lock: its own bounds and not those of a caller, and short, as all wait
 /// behind it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where operations wait.
 #[derive(Clone)]
@@ -70,8 +70,8 @@ impl Work for Ledger {
             match self.twice(part).await {
                 Ok(answered) => answers.extend(answered.into_iter().zip(part).map(|(answer, operation)| done(answer, operation))),
                 Err(error) if part.len() == 1 => answers.push(Err(error)),
-                // Nothing of it is the fault of one operation.
-                Err(error) if error.database().is_some_and(is_unreachable) => {
+                // Nothing of it is the fault of one operation, or its envelope is locked for long: parting them would make all wait.
+                Err(error) if error.database().is_some_and(is_transient) => {
                     answers.extend(Shared::among(error, part.len()).map(|error| Err(error.into())));
                 }
                 // One that fails harms no neighbour: it is parted from the others until it stands alone.
