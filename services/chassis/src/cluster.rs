@@ -42,6 +42,9 @@ const SCRAM_ROUNDS_SETTABLE_MAJOR: u32 = 16;
 const PASSWORD_BYTES: usize = 16;
 /// Another program may take a free port between the look and the start.
 const PORT_ATTEMPTS_MAX: u32 = 5;
+/// How long a folder may be held by a child that has just been forked.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long the processes of a killed server may take to notice that it is gone.
 const REMAINS_TIMEOUT: Duration = Duration::from_secs(15);
 const REMAINS_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -247,16 +250,21 @@ pub fn effective_uid() -> u32 {
     process::effective_uid()
 }
 
-/// Takes the folder for this process; the kernel gives it back when the process ends.
+/// Takes the folder for this process; the kernel gives it back when the process ends. A child that was just forked holds what its
+/// parent held until it has become another program, so that one look is not enough.
 fn lock(folder: &Path) -> Result<File, ClusterError> {
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ClusterError::InUse { path: folder.into() }),
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_POLL_INTERVAL),
+            Err(TryLockError::WouldBlock) => return Err(ClusterError::InUse { path: folder.into() }),
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+        }
     }
 }
 
