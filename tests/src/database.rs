@@ -82,6 +82,13 @@ where
     }
 }
 
+/// The same database, entered by another role, whose password is `test` as [`koc_chassis::postgres::bootstrap`] was told.
+pub(crate) fn with_user(url: &str, user: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a database URL has a scheme");
+    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}:test@{host}")
+}
+
 /// Changes when a migration is added or altered.
 #[must_use]
 pub fn fingerprint(migrations: &Migrator) -> String {

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod database;
 pub mod http;
 pub mod otlp;
+pub mod process;
 pub mod service;
 pub mod suite;
 pub mod token;

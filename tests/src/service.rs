@@ -79,7 +79,7 @@ pub async fn database(schema: &Schema) -> ServiceDatabase {
     let database = database::from_template(&key, move |superuser| async move {
         let (owner, app) = roles;
         postgres::bootstrap(&superuser, schema.name, (&owner, "test"), (&app, "test")).await?;
-        postgres::migrate(&with_user(&superuser, &owner), &schema, &app).await?;
+        postgres::migrate(&database::with_user(&superuser, &owner), &schema, &app).await?;
         let pool = admin_pool(&superuser, schema.name).await?;
         for sql in [
             "CREATE TABLE test_clock (shift interval NOT NULL)",
@@ -106,7 +106,7 @@ pub async fn database(schema: &Schema) -> ServiceDatabase {
     })
     .await;
     let admin = admin_pool(database.url(), name).await.expect("the database was just made");
-    ServiceDatabase { app_url: with_user(database.url(), &app), admin, _database: database }
+    ServiceDatabase { app_url: database::with_user(database.url(), &app), admin, _database: database }
 }
 
 /// A service at work.
@@ -155,6 +155,16 @@ where
     Running { url: format!("http://{address}"), address, database, stop, task }
 }
 
+/// A channel to a service with this token, or none, asserting this actor, or none.
+///
+/// # Panics
+/// When the URL is none.
+#[must_use]
+pub fn channel_to(url: &str, token: Option<String>, actor: Option<String>) -> TestChannel {
+    let channel = Endpoint::from_shared(url.to_owned()).expect("an address of ours").connect_lazy();
+    InterceptedService::new(channel, Bearer::new(token, actor))
+}
+
 impl Running {
     /// A channel with a token that may do everything, acting as `tester`.
     #[must_use]
@@ -171,8 +181,7 @@ impl Running {
     /// A channel with this token, or none, asserting this actor, or none.
     #[must_use]
     pub fn channel_with(&self, token: Option<String>, actor: Option<String>) -> TestChannel {
-        let channel = Endpoint::from_shared(self.url.clone()).expect("an address of ours").connect_lazy();
-        InterceptedService::new(channel, Bearer::new(token, actor))
+        channel_to(&self.url, token, actor)
     }
 
     /// A client for HTTP/JSON with this token, or none.
@@ -242,11 +251,4 @@ pub fn free_address() -> SocketAddr {
 async fn admin_pool(url: &str, schema: &str) -> Result<PgPool, sqlx::Error> {
     let options: sqlx::postgres::PgConnectOptions = url.parse()?;
     PgPoolOptions::new().max_connections(4).connect_with(options.options([("search_path", schema)])).await
-}
-
-/// The same database, entered by another role; throw-away clusters ask for no password.
-fn with_user(url: &str, user: &str) -> String {
-    let (scheme, rest) = url.split_once("://").expect("a database URL has a scheme");
-    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{user}:test@{host}")
 }

@@ -1,4 +1,5 @@
 //! The whole suite: four processes, one database, an outside client.
 
 mod crash;
+mod history;
 mod trace;
