@@ -15,19 +15,17 @@ use crate::{
     error::Error,
     flow::{
         fact,
-        post_operations::{done, post},
+        post_operations::{asked, post_all},
     },
     ids::{PlanId, ProgrammeId},
     store::{self, envelope::Added, operation::Operation},
 };
 use koc_chassis::{
-    context,
-    gate::{Call, RequestKey, Work},
+    gate::{Call, Work},
     money::Currency,
     page,
 };
 use koc_proto::{koc::budget::v1 as pb, rules::Rules};
-use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
 const LIST: &str = "ListPlans";
@@ -268,28 +266,11 @@ async fn insert_envelopes(work: &mut Work, plan: &Plan, tree: &Tree) -> Result<(
 /// Posts what a plan allocates to its envelopes; an envelope without money gets no entry.
 async fn allocate(work: &mut Work, plan: &Plan, currency: Currency) -> Result<(), Error> {
     let envelopes = store::envelope::list(work.conn(), plan.id).await?;
-    let operation = |envelope: &Envelope| Operation {
-        // An envelope is allocated once, whatever activates it: the database would refuse a second one.
-        key: RequestKey {
-            programme: plan.programme.0,
-            method: pb::ActivatePlanRequest::NAME,
-            request_id: envelope.id.0,
-            hash: Sha256::digest(envelope.id.0.as_bytes()).to_vec(),
-        },
-        command: Command::Allocate { envelope: envelope.id, amount: envelope.planned },
-        currency,
-        payment_reference: None,
-        actor: work.actor().to_owned(),
-        client: work.call.caller.client.clone(),
-        trace_id: context::trace_id(),
+    // An envelope is allocated once, whatever activates it.
+    let operation = |envelope: &Envelope| {
+        let command = Command::Allocate { envelope: envelope.id, amount: envelope.planned };
+        asked(work, pb::ActivatePlanRequest::NAME, envelope.id.0, command, currency)
     };
     let operations: Vec<Operation> = envelopes.iter().filter(|e| e.planned > 0).map(operation).collect();
-    if operations.is_empty() {
-        return Ok(());
-    }
-    let answers = post(work.conn(), &operations).await?;
-    for (answer, operation) in answers.into_iter().zip(&operations) {
-        done(answer, operation)?;
-    }
-    Ok(())
+    post_all(work, &operations).await
 }

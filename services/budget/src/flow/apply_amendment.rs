@@ -3,7 +3,7 @@
 //! The plans' rows are locked before, by id; here their envelopes are. From then on no money moves in them but by this, so what is decided
 //! upon holds when it is written. A reservation that came first has its money, and one that comes later finds what is left.
 
-use super::post_operations::{done, post};
+use super::post_operations::{asked, post_all};
 use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, Closing, Line, MAX_RELEASED, OpenReservations, carry_over_target, diff},
@@ -16,13 +16,8 @@ use crate::{
     ids::{AmendmentId, EnvelopeId, ReservationId},
     store::{self, envelope::Added, operation::Operation},
 };
-use koc_chassis::{
-    context,
-    gate::{RequestKey, Work},
-    money::Currency,
-};
+use koc_chassis::{gate::Work, money::Currency};
 use koc_proto::{koc::budget::v1 as pb, rules::Rules};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// The plans that an amendment concerns, locked.
@@ -62,12 +57,7 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
         }
     };
     let operations: Vec<Operation> = commands.into_iter().map(|c| operation(work, amendment.id, c, currency)).collect();
-    if !operations.is_empty() {
-        let answers = post(work.conn(), &operations).await?;
-        for (answer, operation) in answers.into_iter().zip(&operations) {
-            done(answer, operation)?;
-        }
-    }
+    post_all(work, &operations).await?;
     match amendment.kind {
         AmendmentKind::Close => {
             let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
@@ -215,21 +205,8 @@ pub fn check_available(envelopes: &[Envelope], lines: &[Line], currency: Currenc
 }
 
 fn operation(work: &Work, amendment: AmendmentId, command: Command, currency: Currency) -> Operation {
-    // An amendment does one thing to each envelope and reservation: the database would refuse a second time.
+    // An amendment does one thing to each envelope and reservation.
     let subject = command.envelope().map(|id| id.0).or(command.reservation().map(|id| id.0)).unwrap_or_default();
     let request_id = Uuid::new_v5(&amendment.0, subject.as_bytes());
-    Operation {
-        key: RequestKey {
-            programme: work.programme().0,
-            method: pb::ApproveAmendmentRequest::NAME,
-            request_id,
-            hash: Sha256::digest(request_id.as_bytes()).to_vec(),
-        },
-        command,
-        currency,
-        payment_reference: None,
-        actor: work.actor().to_owned(),
-        client: work.call.caller.client.clone(),
-        trace_id: context::trace_id(),
-    }
+    asked(work, pb::ApproveAmendmentRequest::NAME, request_id, command, currency)
 }

@@ -1,6 +1,6 @@
 //! What a grant takes and gives as it moves: stock, days of a unit, money, memo entries. In the transaction of the move.
 
-use super::post_operations::{done, post};
+use super::post_operations::{asked, post_all};
 use crate::{
     domain::{
         books::Command,
@@ -12,13 +12,7 @@ use crate::{
     ids::ReservationId,
     store::{self, estimate::Kept, operation::Operation, stock::Cause},
 };
-use koc_chassis::{
-    context,
-    fault::constraint,
-    gate::{RequestKey, Work},
-    money::Currency,
-};
-use sha2::{Digest, Sha256};
+use koc_chassis::{fault::constraint, gate::Work, money::Currency};
 
 // What a grant asks of the ledger, each once; together with the grant they are the operations' keys.
 const RESERVE: &str = "koc.budget.grant.Reserve";
@@ -165,26 +159,9 @@ async fn run(
 ) -> Result<(), Error> {
     let paid = paid.filter(|reference| !reference.is_empty());
     let operation = |(method, command): (&'static str, Command)| Operation {
-        key: RequestKey {
-            programme: grant.programme.0,
-            method,
-            request_id: grant.id.0,
-            hash: Sha256::digest(grant.purpose()).to_vec(),
-        },
         payment_reference: paid.clone().filter(|_| matches!(command, Command::Spend { .. })),
-        command,
-        currency,
-        actor: work.actor().to_owned(),
-        client: work.call.caller.client.clone(),
-        trace_id: context::trace_id(),
+        ..asked(work, method, grant.id.0, command, currency)
     };
     let operations: Vec<Operation> = commands.into_iter().map(operation).collect();
-    if operations.is_empty() {
-        return Ok(());
-    }
-    let answers = post(work.conn(), &operations).await?;
-    for (answer, operation) in answers.into_iter().zip(&operations) {
-        done(answer, operation)?;
-    }
-    Ok(())
+    post_all(work, &operations).await
 }

@@ -2,7 +2,10 @@
 
 use super::fact;
 use crate::{
-    domain::{books::Receipt, reserve_draw::PURPOSE},
+    domain::{
+        books::{Command, Receipt},
+        reserve_draw::PURPOSE,
+    },
     error::Error,
     store::{
         self,
@@ -10,13 +13,17 @@ use crate::{
     },
 };
 use koc_chassis::{
+    context,
     fault::{constraint, is_race},
-    gate::Outcome,
+    gate::{Outcome, RequestKey, Work},
     lane::Shared,
+    money::Currency,
     outbox::{self, NewFact},
     postgres::Db,
 };
+use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// How often a rehearsal that lost a race is run.
 const MAX_REHEARSALS: u32 = 5;
@@ -33,6 +40,30 @@ pub async fn post(conn: &mut PgConnection, operations: &[Operation]) -> Result<V
     }
     outbox::append(conn, &facts).await?;
     Ok(executed.answers)
+}
+
+/// What the work of a call asks of the ledger on its way. `method` and `request_id` say what for: it is done once for both, whichever call
+/// does it, and the database would refuse a second time.
+pub fn asked(work: &Work, method: &'static str, request_id: Uuid, command: Command, currency: Currency) -> Operation {
+    let hash = Sha256::digest(request_id.as_bytes()).to_vec();
+    Operation {
+        key: RequestKey { programme: work.programme().0, method, request_id, hash },
+        command,
+        currency,
+        payment_reference: None,
+        actor: work.actor().to_owned(),
+        client: work.call.caller.client.clone(),
+        trace_id: context::trace_id(),
+    }
+}
+
+/// Decides operations in the transaction of a call's work, in order. The first refusal ends it: the work is to be rolled back.
+pub async fn post_all(work: &mut Work, operations: &[Operation]) -> Result<(), Error> {
+    if operations.is_empty() {
+        return Ok(());
+    }
+    let answers = post(work.conn(), operations).await?;
+    answers.into_iter().zip(operations).try_for_each(|(answer, operation)| done(answer, operation).map(|_| ()))
 }
 
 fn ledger_posted(posted: &Posted) -> NewFact {
@@ -69,7 +100,7 @@ pub(super) fn lost_race(error: &sqlx::Error) -> bool {
 }
 
 /// What an answer is to whoever asked.
-pub fn done(answer: Answer, operation: &Operation) -> Result<Outcome<Receipt>, Error> {
+pub(super) fn done(answer: Answer, operation: &Operation) -> Result<Outcome<Receipt>, Error> {
     match answer {
         Answer::Done { receipt, replayed } => Ok(Outcome { message: receipt, replayed }),
         Answer::Refused { refusal, .. } => Err(Error::Refused { refusal, currency: operation.currency }),
