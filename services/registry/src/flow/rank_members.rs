@@ -9,6 +9,7 @@ use crate::{
     error::Error,
     store::{self, leaderboard::Score},
 };
+use chrono::TimeDelta;
 use koc_chassis::{
     clock,
     fault::chain,
@@ -124,9 +125,13 @@ async fn try_forget(db: &Db) -> Result<(), Error> {
     let programmes = store::programme::list(&mut conn).await?;
     drop(conn);
     for programme in programmes {
-        let first_kept = Month::of(now, programme.time_zone).first_kept().name();
+        // A month late: whoever wrote into a board when it was kept has committed long since.
+        let first_kept = Month::of(now - TimeDelta::days(31), programme.time_zone).first_kept().name();
         loop {
             let mut tx = db.begin().await?;
+            if !store::leaderboard::count_alone(&mut tx).await? {
+                return Ok(());
+            }
             let removed = store::leaderboard::purge(&mut tx, programme.id, &first_kept, BATCH).await?;
             tx.commit().await?;
             if removed == 0 {

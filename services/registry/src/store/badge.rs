@@ -3,6 +3,7 @@
 use super::unknown;
 use crate::domain::{
     badge::{Award, AwardId, AwardOrigin, Badge, Condition, Evidence, Holder},
+    consent::{Consent, Purpose, withdrawn},
     value::Score,
 };
 use chrono::{DateTime, Utc};
@@ -112,7 +113,7 @@ pub async fn insert(
 /// What conditions look at, of the members among these ids.
 pub async fn holders(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<Holder>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT m.member_id, m.tier_id, COALESCE(a.lifetime_points, 0) AS "lifetime_points!",
+        r#"SELECT m.member_id, m.tier_id, m.consents AS "consents: Json<Vec<Consent>>", COALESCE(a.lifetime_points, 0) AS "lifetime_points!",
                   v.scores AS "scores?: Json<Vec<Score>>"
            FROM member m
            LEFT JOIN points_account a ON a.programme_id = m.programme_id AND a.member_id = m.member_id
@@ -126,7 +127,9 @@ pub async fn holders(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uui
     .await?;
     let mut holders: BTreeMap<Uuid, Holder> = BTreeMap::new();
     for row in rows {
-        let scores = row.scores.map(|scores| scores.0).unwrap_or_default();
+        // Without consent to profiling nothing is read from a profile.
+        let scores =
+            row.scores.filter(|_| !withdrawn(&row.consents, Purpose::Profiling)).map(|scores| scores.0).unwrap_or_default();
         let holder = Holder {
             member: MemberId(row.member_id),
             lifetime_points: row.lifetime_points,

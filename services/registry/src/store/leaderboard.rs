@@ -291,7 +291,8 @@ pub async fn add_up(conn: &mut PgConnection, limit: i64) -> Result<usize, sqlx::
     Ok(ids.len())
 }
 
-/// Removes boards of months before `first_kept`, at most `limit` scores of them and then their counts; says how many scores.
+/// Removes boards of months before `first_kept`, at most `limit` scores of them and then their counts, those not added up too; says how
+/// many scores. The caller counts alone.
 pub async fn purge(conn: &mut PgConnection, programme: ProgrammeId, first_kept: &str, limit: i64) -> Result<u64, sqlx::Error> {
     let scores = sqlx::query!(
         "DELETE FROM leaderboard_score
@@ -310,6 +311,9 @@ pub async fn purge(conn: &mut PgConnection, programme: ProgrammeId, first_kept: 
     .await?
     .rows_affected();
     if scores == 0 {
+        sqlx::query!("DELETE FROM leaderboard_shift WHERE programme_id = $1 AND board < $2", programme.0, first_kept)
+            .execute(&mut *conn)
+            .await?;
         sqlx::query!("DELETE FROM leaderboard_bucket WHERE programme_id = $1 AND board < $2", programme.0, first_kept)
             .execute(conn)
             .await?;

@@ -1,6 +1,6 @@
 //! Badges: made, given by their conditions and by hand, taken back.
 
-use crate::world::{World, at, fact, id, in_city, pairs, refused, violations};
+use crate::world::{World, at, consents, fact, id, in_city, pairs, refused, violations};
 use futures::future::join_all;
 use koc_proto::koc::registry::v1 as pb;
 use pb::BadgeConditionKind as Kind;
@@ -118,6 +118,19 @@ async fn a_rise_in_tier_and_a_label_give_the_badges_whose_other_conditions_hold(
     let evidence = world.awards(&a).await[0].evidence.clone().expect("evidence");
     assert_eq!((evidence.lifetime_points, evidence.tier_id.as_str()), (Some(10), "CORE"));
     assert_eq!(evidence.value_types, [i32::from(pb::ValueType::Content)]);
+}
+
+#[tokio::test]
+async fn a_label_counts_no_more_once_consent_to_profiling_is_withdrawn() {
+    let world = World::new().await;
+    let member = world.member(in_city("广州")).await.member_id;
+    world.badge("WRITER", vec![value_type(pb::ValueType::Content), points(10)]).await;
+    world.badge("TEN", vec![points(10)]).await;
+    world.label(&member, pb::ValueType::Content, true, 1).await;
+    let withdrawn = consents(pb::ConsentPurpose::Profiling, false);
+    world.update(world.update_request(&member, withdrawn, &["profile.consents"])).await.expect("withdrawn");
+    world.earn(&member, 10).await;
+    assert_eq!(world.badges_of(&member).await, ["TEN"]);
 }
 
 #[tokio::test]
