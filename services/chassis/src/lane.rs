@@ -6,7 +6,7 @@
 
 use crate::{
     context::{self, SPANS},
-    fault::{Fault, ServiceError, is_unreachable},
+    fault::{Fault, ServiceError, is_transient, is_unreachable},
     postgres::{Db, OwnConnection},
 };
 use opentelemetry::trace::{SpanContext, TraceContextExt};
@@ -108,10 +108,13 @@ impl<F: Find> Reading<F> {
     }
 
     async fn once(&self, ids: &[F::Id]) -> Result<HashMap<F::Id, F::Found>, F::Error> {
-        let mut conn = self.conn.take().await?;
-        let found = F::find(&mut conn, ids).await?;
-        self.conn.give_back(conn);
-        Ok(found)
+        let work = async {
+            let mut conn = self.conn.take().await?;
+            let found = F::find(&mut conn, ids).await?;
+            self.conn.give_back(conn);
+            Ok(found)
+        };
+        self.conn.within(work).await
     }
 }
 
@@ -121,15 +124,26 @@ impl<F: Find> Work for Reading<F> {
     const NAME: &'static str = F::NAME;
 
     async fn serve(&self, group: Vec<F::Id>) -> Vec<Self::Answer> {
-        let found = match self.once(&group).await {
-            // The kept connection may have ended since its last use.
-            Err(error) if error.database().is_some_and(is_unreachable) => self.once(&group).await,
-            found => found,
-        };
-        match found {
-            Ok(found) => group.iter().map(|id| Ok(found.get(id).cloned())).collect(),
-            Err(error) => Shared::among(error, group.len()).map(Err).collect(),
+        let mut answers = Vec::with_capacity(group.len());
+        // What is still to be read, the next part last.
+        let mut parts = vec![group.as_slice()];
+        while let Some(part) = parts.pop() {
+            let found = match self.once(part).await {
+                // The kept connection may have ended since its last use.
+                Err(error) if error.database().is_some_and(is_unreachable) => self.once(part).await,
+                found => found,
+            };
+            match found {
+                Ok(found) => answers.extend(part.iter().map(|id| Ok(found.get(id).cloned()))),
+                // A thing that cannot be read keeps nobody from the others: it is parted from them until it stands alone.
+                Err(error) if part.len() > 1 && !error.database().is_some_and(is_transient) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => answers.extend(Shared::among(error, part.len()).map(Err)),
+            }
         }
+        answers
     }
 }
 

@@ -18,6 +18,8 @@ const STATEMENT_TIMEOUT: &str = "60s";
 const LOCK_TIMEOUT: &str = "10s";
 /// A transaction that does nothing for so long is ended by the server.
 const IDLE_TRANSACTION_TIMEOUT: &str = "60s";
+/// How many times its longest statement a piece of work with an own connection may last.
+const WORK_TO_STATEMENT: u32 = 3;
 /// Longest wait for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -145,13 +147,15 @@ impl Db {
         let options = self.pool.connect_options().as_ref().clone().options([
             ("statement_timeout", milliseconds(statement_timeout)),
             ("lock_timeout", milliseconds(lock_timeout)),
+            // It never pauses in a transaction: one that does is of a process that is gone, and its locks are wanted.
+            ("idle_in_transaction_session_timeout", milliseconds(statement_timeout)),
             ("plan_cache_mode", "force_generic_plan".to_owned()),
             ("enable_seqscan", "off".to_owned()),
             ("enable_hashjoin", "off".to_owned()),
             ("enable_mergejoin", "off".to_owned()),
             ("jit", "off".to_owned()),
         ]);
-        OwnConnection { options, kept: Mutex::default() }
+        OwnConnection { options, limit: statement_timeout * WORK_TO_STATEMENT, kept: Mutex::default() }
     }
 
     /// Says that facts or jobs were committed.
@@ -184,10 +188,19 @@ impl Db {
 /// See [`Db::own_connection`].
 pub struct OwnConnection {
     options: PgConnectOptions,
+    /// Longest piece of work.
+    limit: Duration,
     kept: Mutex<Option<PgConnection>>,
 }
 
 impl OwnConnection {
+    /// Does a piece of work with the connection, within its limit. The server's limits do not help when it is out of reach without a
+    /// word: nobody else would end the wait.
+    pub async fn within<T, E: From<sqlx::Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let late = |_| E::from(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+        tokio::time::timeout(self.limit, work).await.map_err(late)?
+    }
+
     /// The connection; a new one when there is none. [`Self::give_back`] it when all went well: otherwise nobody knows in which state
     /// it is, and dropping it closes it.
     pub async fn take(&self) -> Result<PgConnection, sqlx::Error> {

@@ -100,12 +100,15 @@ impl Ledger {
     }
 
     async fn once(&self, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
-        let mut conn = self.conn.take().await?;
-        let mut tx = conn.begin().await?;
-        let answers = post(&mut tx, operations).await?;
-        tx.commit().await?;
-        self.conn.give_back(conn);
-        Ok(answers)
+        let work = async {
+            let mut conn = self.conn.take().await?;
+            let mut tx = conn.begin().await?;
+            let answers = post(&mut tx, operations).await?;
+            tx.commit().await?;
+            self.conn.give_back(conn);
+            Ok(answers)
+        };
+        self.conn.within(work).await
     }
 }
 
