@@ -28,6 +28,7 @@ use crate::{
 };
 use koc_chassis::{gate::Gate, lane};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What all RPCs stand on.
 #[derive(Clone)]
@@ -37,8 +38,12 @@ pub struct Api {
     pub members: Members,
     /// Where operations on money wait to be decided together.
     pub operations: Lane,
+    /// Turns of the advisor: it leaves a part of the machine to the others.
+    pub advice: Arc<Semaphore>,
     /// Where reads of a reservation wait for each other.
     pub reads: lane::Lane<lane::Reading<ById>>,
 }
+
+pub use advisor::turns as advisor_turns;
 
 koc_chassis::feed_service!(koc_proto::koc::budget::v1, Error);

@@ -35,6 +35,8 @@ pub enum Error {
     /// Of the group that the call was part of.
     #[error(transparent)]
     Shared(#[from] Shared<Error>),
+    #[error("the ledger knows an operation that the work has not done")]
+    DoneBefore,
     #[error("the ledger does not add up")]
     Imbalance(#[from] Imbalance),
     #[error("fields break a rule")]
@@ -78,6 +80,8 @@ pub enum Error {
     /// How many, or more than [`crate::domain::amendment::MAX_RELEASED`].
     #[error("plan {plan} has {count} open reservations")]
     OpenReservations { plan: PlanId, count: usize },
+    #[error("{count} grants that plan {plan} pays for are out")]
+    GrantsOut { plan: PlanId, count: i64 },
     #[error("plan {plan} has no envelope that takes {class:?}")]
     CarryOverTargetMissing { plan: PlanId, class: ResourceClass },
     #[error("the reserve of plan {0} would not be within its bounds")]

@@ -83,7 +83,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 
-    let api = api::Api { gate: service.gate(), currencies, members, operations, reads };
+    let api = api::Api { gate: service.gate(), currencies, members, operations, advice: api::advisor_turns(), reads };
     let routes = routes(api, service.feed().clone());
     service.serve(routes, metrics).await
 }

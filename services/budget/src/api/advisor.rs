@@ -16,6 +16,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -32,7 +33,8 @@ impl pb::advisor_service_server::AdvisorService for Api {
                     None => None,
                 };
                 let asked = question::read(&request, plan.as_ref(), currency)?;
-                solve(asked).await.map(|(asked, advice)| answer::write(&asked, &advice, currency))
+                let turn = self.advice.clone().acquire_owned().await.map_err(|_| Error::AdviceStopped)?;
+                solve(asked, turn).await.map(|(asked, advice)| answer::write(&asked, &advice, currency))
             })
             .await
     }
@@ -47,8 +49,14 @@ impl Api {
     }
 }
 
+/// As many questions are solved at once as half the machine can.
+pub fn turns() -> Arc<Semaphore> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(Semaphore::new(cores.div_ceil(2)))
+}
+
 /// Solves where it holds up nobody, and no longer than somebody waits.
-async fn solve(asked: Asked) -> Result<(Asked, crate::domain::advisor::advice::Advice), Error> {
+async fn solve(asked: Asked, turn: OwnedSemaphorePermit) -> Result<(Asked, crate::domain::advisor::advice::Advice), Error> {
     struct StopOnDrop(Arc<AtomicBool>);
     impl Drop for StopOnDrop {
         fn drop(&mut self) {
@@ -58,6 +66,8 @@ async fn solve(asked: Asked) -> Result<(Asked, crate::domain::advisor::advice::A
     let gone = StopOnDrop(Arc::default());
     let stop = gone.0.clone();
     let work = move || {
+        // Given back when the work ends, not when nobody waits any more.
+        let _turn = turn;
         let question: &Question = &asked.question;
         let found = advise(question, &|| stop.load(Ordering::Relaxed));
         (asked, found)

@@ -17,9 +17,11 @@ impl ServiceError for Error {
             Self::Database(error) => Fault::of_database(error),
             Self::Unserved(unserved) => unserved.fault(),
             Self::Shared(shared) => shared.0.fault(),
-            Self::Imbalance(_) | Self::RegistryRefused(_) | Self::CurrencyUnknown(_) | Self::AdvisorFailed(_) => {
-                Fault::internal()
-            }
+            Self::DoneBefore
+            | Self::Imbalance(_)
+            | Self::RegistryRefused(_)
+            | Self::CurrencyUnknown(_)
+            | Self::AdvisorFailed(_) => Fault::internal(),
             Self::AdviceStopped => Fault::deadline(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::RequestIdReused => gate::reused(),
@@ -71,6 +73,10 @@ impl ServiceError for Error {
                     false => format!("{count} reservations hold something"),
                 };
                 Fault::refused("OPEN_RESERVATIONS", message).with("subject", plan).with("count", count)
+            }
+            Self::GrantsOut { plan, count } => {
+                let message = format!("{count} grants that it pays for are out or not settled");
+                Fault::refused("GRANTS_OUT", message).with("subject", plan).with("count", count)
             }
             Self::CarryOverTargetMissing { plan, class } => {
                 let message =

@@ -13,7 +13,7 @@ use crate::{
     flow::{
         estimate_cost::{estimated, restated},
         fact::grant_changed,
-        move_grant::{commit, give_back, hold, settle, spend},
+        move_grant::{commit, give_back, hold, keep_held, pay, settle, spend},
     },
     ids::{EstimateId, GrantId, MemberId, ProgrammeId, ResourceId},
     store::{self, estimate::Kept},
@@ -54,8 +54,9 @@ macro_rules! step {
         $api.gate
             .mutate_after($request, prepare, |work, request, (id, currency): (GrantId, Currency)| {
                 Box::pin(async move {
-                    let mut grant = moved(work, id, $step).await?;
+                    let (mut grant, to) = movable(work, id, $step).await?;
                     let reason = $body(work, &mut grant, &request, currency).await?;
+                    grant.stage = to;
                     let grant = Some(keep(work, grant, currency, reason).await?);
                     Ok(pb::$response { grant })
                 })
@@ -299,14 +300,14 @@ async fn issue(
     keep(work, grant, currency, Some(reason)).await
 }
 
-/// A grant that a step by the caller may move, locked and at where the step leads.
-async fn moved(work: &mut Work, id: GrantId, step: Step) -> Result<Grant, Error> {
+/// A grant that a step by the caller may move, locked and where it was, and where the step leads.
+async fn movable(work: &mut Work, id: GrantId, step: Step) -> Result<(Grant, Stage), Error> {
     let programme = work.programme();
     store::grant::lock(work.conn(), programme, id).await?;
     let mut grant = store::grant::find(work.conn(), programme, id).await?.ok_or(Error::GrantNotFound(id))?;
-    grant.stage = grant.after(step, work.actor()).map_err(|why| Error::of_grant(&grant, why))?;
+    let to = grant.after(step, work.actor()).map_err(|why| Error::of_grant(&grant, why))?;
     grant.update_time = work.now().await?;
-    Ok(grant)
+    Ok((grant, to))
 }
 
 /// Keeps a grant that was moved, tells of it, and shows it.
@@ -348,7 +349,10 @@ async fn reject(work: &mut Work, grant: &mut Grant, request: &pb::RejectGrantReq
 }
 
 async fn cancel(work: &mut Work, grant: &mut Grant, request: &pb::CancelGrantRequest, currency: Currency) -> Reason {
-    give_back(work, grant, currency).await?;
+    // One that waits for approval has taken nothing.
+    if grant.stage != Stage::PendingApproval {
+        give_back(work, grant, currency).await?;
+    }
     Ok(Some(request.reason.clone()))
 }
 
@@ -369,7 +373,8 @@ async fn confirm_delivery(
     Ok(None)
 }
 
-async fn hand_over(_: &mut Work, _: &mut Grant, _: &pb::HandOverGrantRequest, _: Currency) -> Reason {
+async fn hand_over(work: &mut Work, grant: &mut Grant, _: &pb::HandOverGrantRequest, currency: Currency) -> Reason {
+    keep_held(work, grant, currency).await?;
     Ok(None)
 }
 
@@ -404,8 +409,7 @@ async fn settle_returned(work: &mut Work, grant: &mut Grant, request: &pb::Settl
 }
 
 async fn fulfil(work: &mut Work, grant: &mut Grant, request: &pb::FulfilGrantRequest, currency: Currency) -> Reason {
-    commit(work, grant, currency).await?;
     let kept = kept(work, grant.estimate).await?;
-    spend(work, grant, kept.as_ref(), currency, Some(request.payment_reference.clone())).await?;
+    pay(work, grant, kept.as_ref(), currency, Some(request.payment_reference.clone())).await?;
     Ok(None)
 }

@@ -81,8 +81,9 @@ pub fn parse_share(field: &str, text: &str) -> Result<Decimal, Violation> {
 pub fn parse_date(field: &str, text: &str) -> Result<NaiveDate, Violation> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d")
         .ok()
-        .filter(|date| (1900..=9999).contains(&date.year()))
-        .ok_or_else(|| Violation::new(field, "DATE_INVALID", "must be a day of the calendar from 1900 on, as YYYY-MM-DD"))
+        // The day after it is one too.
+        .filter(|date| (1900..=9998).contains(&date.year()))
+        .ok_or_else(|| Violation::new(field, "DATE_INVALID", "must be a day of the years 1900 to 9998, as YYYY-MM-DD"))
 }
 
 /// Whole months from one day to a later one; below zero for an earlier one.

@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 
 /// How the purpose of a grant's reservation begins.
 pub const PURPOSE: &str = "grant/";
-/// How long money is held for a grant that is not fulfilled.
+/// How long money is held for a grant that is not fulfilled, beyond the days that its unit is booked for.
 pub const TIME_TO_LIVE: TimeDelta = TimeDelta::days(180);
 
 text_enum! {
@@ -196,6 +196,12 @@ impl Grant {
         }
     }
 
+    /// For how long its money is held from `now` on.
+    pub fn time_to_live(&self, now: DateTime<Utc>) -> TimeDelta {
+        let booked = self.booked_days().map(|(_, end)| end.signed_duration_since(now.date_naive()));
+        TIME_TO_LIVE + booked.unwrap_or_default().max(TimeDelta::zero())
+    }
+
     /// How many kits it takes from stock; 0 for other kinds.
     pub fn kits(&self) -> i64 {
         if self.kind == ResourceKind::GiftKit { self.usage.quantity.unwrap_or(1) } else { 0 }
@@ -224,8 +230,9 @@ pub struct Sources {
 pub fn check_sources(kind: ResourceKind, cash: i64, sources: &Sources) -> Result<(), Vec<Violation>> {
     let mut violations = Violations::default();
     let mut broken = |field: &str, rule: &str, shape: &str| violations.push(Violation::new(field, rule, shape));
-    match (cash > 0, sources.envelope) {
-        (true, None) => broken("envelope_id", "ENVELOPE_REQUIRED", "must name what pays: the grant costs cash"),
+    // What a car costs is known when it is back.
+    match (cash > 0 || kind == ResourceKind::LoanVehicle, sources.envelope) {
+        (true, None) => broken("envelope_id", "ENVELOPE_REQUIRED", "must name what pays: the grant costs cash, or may"),
         (false, Some(_)) => broken("envelope_id", "ENVELOPE_NOT_TAKEN", "must be empty: the grant costs no cash"),
         _ => {}
     }

@@ -216,13 +216,14 @@ impl Draw {
         }
     }
 
-    /// Checks that its outcome may be reported at `now`; `top_ups` are all that add to it.
-    pub fn reportable(&self, top_ups: &[Draw], now: DateTime<Utc>) -> Result<(), DrawStandstill> {
+    /// Checks that its outcome may be reported; `top_ups` are all that add to it.
+    pub fn reportable(&self, top_ups: &[Draw]) -> Result<(), DrawStandstill> {
         if let Some(first) = self.first_draw {
             return Err(DrawStandstill::IsTopUp { first });
         }
         let open = |draw: &Draw| match draw.stage() {
-            DrawStage::Requested => now < draw.decide_by_time,
+            // Until it has lapsed it may be approved.
+            DrawStage::Requested => true,
             // What was given back in whole brought nothing and stands in nobody's way.
             DrawStage::Approved => !draw.settled,
             _ => false,
@@ -285,14 +286,14 @@ pub(crate) mod tests {
         let state = DrawState::Approved { reservation: ReservationId::new(), decided, report_due_time: DateTime::UNIX_EPOCH };
         let spent = Draw { state: state.clone(), wholly_spent: true, ..draw(1, 1) };
         let top_up = Draw { first_draw: Some(spent.id), ..draw(1, 1) };
-        let now = spent.create_time;
-        assert_eq!(spent.reportable(&[], now), Ok(()));
-        assert_eq!(spent.reportable(std::slice::from_ref(&top_up), now), Err(DrawStandstill::State { is: DrawStage::Requested }));
-        assert_eq!(spent.reportable(std::slice::from_ref(&top_up), top_up.decide_by_time), Ok(()));
+        assert_eq!(spent.reportable(&[]), Ok(()));
+        assert_eq!(spent.reportable(std::slice::from_ref(&top_up)), Err(DrawStandstill::State { is: DrawStage::Requested }));
+        let lapsed = Draw { state: DrawState::Lapsed { reason: String::new() }, ..top_up.clone() };
+        assert_eq!(spent.reportable(&[lapsed]), Ok(()));
         let held = Draw { state, ..top_up.clone() };
-        assert_eq!(spent.reportable(std::slice::from_ref(&held), now), Err(DrawStandstill::State { is: DrawStage::Approved }));
-        assert_eq!(spent.reportable(&[Draw { settled: true, ..held }], now), Ok(()));
-        assert_eq!(top_up.reportable(&[], now), Err(DrawStandstill::IsTopUp { first: spent.id }));
+        assert_eq!(spent.reportable(std::slice::from_ref(&held)), Err(DrawStandstill::State { is: DrawStage::Approved }));
+        assert_eq!(spent.reportable(&[Draw { settled: true, ..held }]), Ok(()));
+        assert_eq!(top_up.reportable(&[]), Err(DrawStandstill::IsTopUp { first: spent.id }));
         assert_eq!(top_up.can_be_topped_up(), Err(DrawStandstill::IsTopUp { first: spent.id }));
         assert_eq!(spent.can_be_topped_up(), Err(DrawStandstill::State { is: DrawStage::Spent }));
     }
@@ -348,7 +349,7 @@ pub(crate) mod tests {
                         draw.state = DrawState::Lapsed { reason: String::new() };
                     }
                     Step::Spend if draw.stage() == DrawStage::Approved => draw.wholly_spent = true,
-                    Step::Report if draw.reportable(&[], now).is_ok() => {
+                    Step::Report if draw.reportable(&[]).is_ok() => {
                         let (note, reported_by) = (String::new(), String::new());
                         draw.outcome = Some(Outcome { value: 0, figures: Vec::new(), note, reported_by, report_time: now });
                     }

@@ -62,7 +62,8 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
         AmendmentKind::Close => {
             let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
             store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
-            if let Some(into) = &mut plans.carry_over {
+            let touched = |plan: &&mut Plan| amendment.lines.iter().any(|line| line.plan == plan.id);
+            if let Some(into) = plans.carry_over.as_mut().filter(touched) {
                 store::plan::amend(work.conn(), into).await?;
             }
         }
@@ -154,6 +155,11 @@ pub async fn survey(work: &mut Work, plans: &Plans, closing: Closing) -> Result<
     let open = store::reservation::open_in(work.conn(), plan.id, bound).await?;
     if open.len() > MAX_RELEASED || (closing.open == OpenReservations::Refuse && !open.is_empty()) {
         return Err(Error::OpenReservations { plan: plan.id, count: open.len() });
+    }
+    // What comes back later is paid from what is held for it.
+    let out = store::grant::out_in(work.conn(), plan.id).await?;
+    if out > 0 {
+        return Err(Error::GrantsOut { plan: plan.id, count: out });
     }
     let envelopes = store::envelope::list(work.conn(), plan.id).await?;
     let before = Tree::of(&envelopes, "", |envelope| envelope.balances);

@@ -5,7 +5,7 @@ use crate::{
     domain::books::Command,
     error::Error,
     ids::{ProgrammeId, ReservationId},
-    store::{self, operation::Operation},
+    store::{self, operation::Operation, reservation::Due},
 };
 use koc_chassis::{
     context,
@@ -25,10 +25,11 @@ const EXPIRY: &str = "koc.budget.expiry";
 
 /// Expires all holds that are due, some at a time. Failures are logged; the next sweep tries again.
 pub async fn sweep(db: Db, lane: Lane) {
+    let mut after = None;
     loop {
-        match step(&db, &lane).await {
-            Ok(n) if n == BATCH as usize => {}
-            Ok(_) => return,
+        match step(&db, &lane, after).await {
+            Ok(Some(last)) => after = Some(last),
+            Ok(None) => return,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "holds could not be expired; trying again");
                 return;
@@ -37,23 +38,24 @@ pub async fn sweep(db: Db, lane: Lane) {
     }
 }
 
-/// Expires at most [`BATCH`] holds, in the lane of all operations; says how many were. One that cannot be expired keeps nobody's
-/// money but its own: it is logged, and shown by VerifyLedger. Of several replicas one sweeps at a time.
-pub async fn step(db: &Db, lane: &Lane) -> Result<usize, Error> {
+/// Expires at most [`BATCH`] holds that are due after one, in the lane of all operations; says which was the last, and None when there
+/// were no more. One that cannot be expired keeps nobody's money but its own: it is logged, and shown by VerifyLedger. Of several
+/// replicas one sweeps at a time.
+pub async fn step(db: &Db, lane: &Lane, after: Option<Due>) -> Result<Option<Due>, Error> {
     // The common case: nothing is due, and one look at a partial index shows it.
     let mut conn = db.read().await?;
-    if store::reservation::due(&mut conn, 1).await?.is_empty() {
-        return Ok(0);
+    if store::reservation::due(&mut conn, after, 1).await?.is_empty() {
+        return Ok(None);
     }
     drop(conn);
     let mut tx = db.begin().await?;
     if !store::reservation::sweep_alone(&mut tx).await? {
-        return Ok(0);
+        return Ok(None);
     }
-    let due = store::reservation::due(&mut tx, BATCH).await?;
+    let due = store::reservation::due(&mut tx, after, BATCH).await?;
     let mut currencies = HashMap::new();
     let mut operations = Vec::with_capacity(due.len());
-    for (programme, reservation) in &due {
+    for Due { programme, reservation, .. } in &due {
         let currency = match currencies.get(programme) {
             Some(currency) => *currency,
             None => {
@@ -65,15 +67,14 @@ pub async fn step(db: &Db, lane: &Lane) -> Result<usize, Error> {
         };
         operations.push(expiry(*programme, *reservation, currency));
     }
-    let mut expired = 0;
-    for (outcome, (_, reservation)) in lane.run_all(operations).await?.into_iter().zip(&due) {
+    for (outcome, Due { reservation, .. }) in lane.run_all(operations).await?.into_iter().zip(&due) {
         match outcome {
-            Ok(_) => expired += 1,
+            Ok(_) => {}
             Err(error) if error.database().is_some_and(is_transient) => return Err(error),
             Err(error) => tracing::error!(%reservation, error = chain(&error), "a hold cannot be expired"),
         }
     }
-    Ok(expired)
+    Ok(due.last().copied())
 }
 
 fn expiry(programme: ProgrammeId, reservation: ReservationId, currency: Currency) -> Operation {

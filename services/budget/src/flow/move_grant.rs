@@ -16,6 +16,7 @@ use koc_chassis::{fault::constraint, gate::Work, money::Currency};
 
 // What a grant asks of the ledger, each once; together with the grant they are the operations' keys.
 const RESERVE: &str = "koc.budget.grant.Reserve";
+const EXTEND: &str = "koc.budget.grant.Extend";
 const COMMIT: &str = "koc.budget.grant.Commit";
 const SPEND: &str = "koc.budget.grant.Spend";
 const RELEASE: &str = "koc.budget.grant.Release";
@@ -50,7 +51,7 @@ pub async fn hold(work: &mut Work, grant: &mut Grant, estimate: Option<&Estimate
             member: Some(grant.member),
             purpose: grant.purpose(),
             amount: cash,
-            time_to_live: TIME_TO_LIVE,
+            time_to_live: grant.time_to_live(work.now().await?),
         };
         run(work, grant, currency, None, vec![(RESERVE, command)]).await?;
         grant.reservation = Some(reservation);
@@ -85,6 +86,13 @@ pub async fn commit(work: &mut Work, grant: &Grant, currency: Currency) -> Resul
     run(work, grant, currency, None, vec![(COMMIT, command)]).await
 }
 
+/// Sees to it that what was held for a grant is held still, and for as long as its unit is out. What expired is held again, or refused.
+pub async fn keep_held(work: &mut Work, grant: &Grant, currency: Currency) -> Result<(), Error> {
+    let Some(reservation) = grant.reservation else { return Ok(()) };
+    let command = Command::Extend { reservation, time_to_live: grant.time_to_live(work.now().await?) };
+    run(work, grant, currency, None, vec![(EXTEND, command)]).await
+}
+
 /// Makes what is owed for a grant paid, and posts what it cost without cash.
 pub async fn spend(
     work: &mut Work,
@@ -93,14 +101,24 @@ pub async fn spend(
     currency: Currency,
     paid: Option<String>,
 ) -> Result<(), Error> {
-    if let Some(reservation) = grant.reservation {
-        let command = Command::Spend { reservation, amount: None };
-        run(work, grant, currency, paid, vec![(SPEND, command)]).await?;
-    }
-    match kept {
-        None => Ok(()),
-        Some(kept) => memo(work, grant, kept).await,
-    }
+    memo(work, grant, kept).await?;
+    let Some(reservation) = grant.reservation else { return Ok(()) };
+    run(work, grant, currency, paid, vec![(SPEND, Command::Spend { reservation, amount: None })]).await
+}
+
+/// As [`commit`] and [`spend`] at once.
+pub async fn pay(
+    work: &mut Work,
+    grant: &Grant,
+    kept: Option<&Kept>,
+    currency: Currency,
+    paid: Option<String>,
+) -> Result<(), Error> {
+    memo(work, grant, kept).await?;
+    let Some(reservation) = grant.reservation else { return Ok(()) };
+    let commit = Command::Commit { reservation, amount: None, release_rest: false };
+    let spend = Command::Spend { reservation, amount: None };
+    run(work, grant, currency, paid, vec![(COMMIT, commit), (SPEND, spend)]).await
 }
 
 /// Pays what a grant really cost: `kept` is its last estimate, `held` what its first one held in cash. The rest of the hold goes back;
@@ -139,11 +157,13 @@ pub async fn settle(
             }
         }
     }
-    run(work, grant, currency, paid, commands).await?;
-    memo(work, grant, kept).await
+    memo(work, grant, Some(kept)).await?;
+    run(work, grant, currency, paid, commands).await
 }
 
-async fn memo(work: &mut Work, grant: &Grant, kept: &Kept) -> Result<(), Error> {
+/// Posts what a grant cost without cash. Before the ledger is asked, so that its envelope is locked no longer than it must be.
+async fn memo(work: &mut Work, grant: &Grant, kept: Option<&Kept>) -> Result<(), Error> {
+    let Some(kept) = kept else { return Ok(()) };
     let (programme, actor, now) = (work.programme(), work.actor().to_owned(), work.now().await?);
     let entries = memo_entries(grant.id, kept.id, &kept.estimate, &actor, now);
     Ok(store::memo::post(work.conn(), programme, &entries).await?)

@@ -43,7 +43,7 @@ pub async fn post(conn: &mut PgConnection, operations: &[Operation]) -> Result<V
 }
 
 /// What the work of a call asks of the ledger on its way. `method` and `request_id` say what for: it is done once for both, whichever call
-/// does it, and the database would refuse a second time.
+/// does it,
 pub fn asked(work: &Work, method: &'static str, request_id: Uuid, command: Command, currency: Currency) -> Operation {
     let hash = Sha256::digest(request_id.as_bytes()).to_vec();
     Operation {
@@ -62,8 +62,13 @@ pub async fn post_all(work: &mut Work, operations: &[Operation]) -> Result<(), E
     if operations.is_empty() {
         return Ok(());
     }
-    let answers = post(work.conn(), operations).await?;
-    answers.into_iter().zip(operations).try_for_each(|(answer, operation)| done(answer, operation).map(|_| ()))
+    for (answer, operation) in post(work.conn(), operations).await?.into_iter().zip(operations) {
+        // The work's own state says that it was not done yet.
+        if done(answer, operation)?.replayed {
+            return Err(Error::DoneBefore);
+        }
+    }
+    Ok(())
 }
 
 fn ledger_posted(posted: &Posted) -> NewFact {

@@ -7,7 +7,7 @@ use crate::{
         grant::{Grant, Mismatch, Stage},
         resource_kind::ResourceKind,
     },
-    ids::{EnvelopeId, EstimateId, GrantId, MemberId, ProgrammeId, ReservationId, ResourceId, UnitId},
+    ids::{EnvelopeId, EstimateId, GrantId, MemberId, PlanId, ProgrammeId, ReservationId, ResourceId, UnitId},
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgConnection;
@@ -143,6 +143,19 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: GrantId) 
 /// A grant of the programme.
 pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: GrantId) -> Result<Option<Grant>, sqlx::Error> {
     Ok(list_where(conn, programme, Some(id), None, None, None, 1).await?.pop())
+}
+
+/// How many grants are out, or came back and are not settled, that a plan's locked envelopes pay for.
+pub async fn out_in(conn: &mut PgConnection, plan: PlanId) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!"
+           FROM envelope AS e
+           JOIN resource_grant AS g ON g.envelope_id = e.envelope_id
+           WHERE e.plan_id = $1 AND g.state IN ('HANDED_OVER', 'RETURNED')"#,
+        plan.0,
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Grants of a programme by id, after one; only a member's, only of a resource.

@@ -47,26 +47,26 @@ impl TryFrom<MemoRow> for MemoEntry {
 
 /// Posts entries; an item of an estimate is posted once.
 pub async fn post(conn: &mut PgConnection, programme: ProgrammeId, entries: &[MemoEntry]) -> Result<(), sqlx::Error> {
-    for entry in entries {
-        sqlx::query!(
-            "INSERT INTO memo_entry (memo_entry_id, programme_id, grant_id, estimate_id, ordinal, item, credit_account, debit_account,
-                                     amount, actor, create_time)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            entry.id.0,
-            programme.0,
-            entry.grant.0,
-            entry.estimate.0,
-            entry.ordinal,
-            entry.item,
-            entry.credit.as_str(),
-            entry.debit.as_str(),
-            entry.amount,
-            entry.actor,
-            entry.create_time,
-        )
-        .execute(&mut *conn)
-        .await?;
-    }
+    sqlx::query!(
+        "INSERT INTO memo_entry (programme_id, memo_entry_id, grant_id, estimate_id, ordinal, item, credit_account, debit_account, amount,
+                                 actor, create_time)
+         SELECT $1, e.*
+         FROM UNNEST($2::uuid[], $3::uuid[], $4::uuid[], $5::integer[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[],
+                     $11::timestamptz[]) AS e",
+        programme.0,
+        &entries.iter().map(|e| e.id.0).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.grant.0).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.estimate.0).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.ordinal).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.item.clone()).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.credit.as_str().to_owned()).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.debit.as_str().to_owned()).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.amount).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.actor.clone()).collect::<Vec<_>>(),
+        &entries.iter().map(|e| e.create_time).collect::<Vec<_>>(),
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -144,9 +144,8 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
         _ => None,
     }));
     if !members.is_empty() {
-        let programmes: HashSet<ProgrammeId> = operations.iter().map(Operation::programme).collect();
         read::share_members(conn, &members).await?;
-        books.limits = read::lock_limits(conn, &programmes, &members).await?;
+        books.limits = read::lock_limits(conn, &locked, &members).await?;
     }
     let mut known = read::known(conn, operations).await?;
     let now;

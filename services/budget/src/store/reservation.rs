@@ -87,31 +87,47 @@ pub async fn list(
     Ok(rows.into_iter().map(Reservation::from).collect())
 }
 
-/// Reservations whose hold is over, the longest overdue first, with their programmes. Read without locks: whoever expires them
-/// looks again under the locks.
-pub async fn due(conn: &mut PgConnection, size: i64) -> Result<Vec<(ProgrammeId, ReservationId)>, sqlx::Error> {
+/// A hold that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    pub programme: ProgrammeId,
+    pub reservation: ReservationId,
+    pub expire_time: DateTime<Utc>,
+}
+
+/// Holds that are over, the longest overdue first, after one. Read without locks: whoever expires them looks again under the locks.
+pub async fn due(conn: &mut PgConnection, after: Option<Due>, size: i64) -> Result<Vec<Due>, sqlx::Error> {
     // The time by a subquery: compared with a volatile function, the index would not serve.
     let rows = sqlx::query!(
-        "SELECT programme_id, reservation_id FROM reservation
-         WHERE reserved > 0 AND expire_time <= (SELECT koc_now())
-         ORDER BY expire_time
-         LIMIT $1",
+        "SELECT programme_id, reservation_id, expire_time
+         FROM reservation
+         WHERE reserved > 0
+           AND expire_time <= (SELECT koc_now())
+           AND ($1::timestamptz IS NULL OR (expire_time, reservation_id) > ($1, $2::uuid))
+         ORDER BY expire_time, reservation_id
+         LIMIT $3",
+        after.map(|due| due.expire_time),
+        after.map(|due| due.reservation.0),
         size,
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (ProgrammeId(row.programme_id), ReservationId(row.reservation_id))).collect())
+    let due = rows.into_iter().map(|row| Due {
+        programme: ProgrammeId(row.programme_id),
+        reservation: ReservationId(row.reservation_id),
+        expire_time: row.expire_time,
+    });
+    Ok(due.collect())
 }
 
-/// Reservations of a plan's locked envelopes that hold something, at most so many. By member: whoever releases them locks the
-/// members' limits in that order.
+/// Reservations of a plan's locked envelopes that hold something, at most so many.
 pub async fn open_in(conn: &mut PgConnection, plan: PlanId, size: i64) -> Result<Vec<ReservationId>, sqlx::Error> {
     let rows = sqlx::query_scalar!(
         "SELECT r.reservation_id
          FROM envelope AS e
          JOIN reservation AS r ON r.envelope_id = e.envelope_id
          WHERE e.plan_id = $1 AND e.reserved > 0 AND r.reserved > 0
-         ORDER BY r.member_id, r.reservation_id
+         ORDER BY r.reservation_id
          LIMIT $2",
         plan.0,
         size,

@@ -140,20 +140,18 @@ async fn lock_key(conn: &mut PgConnection, class: i32, key: Uuid) -> Result<(), 
     Ok(())
 }
 
-/// When the last draw for the output was requested that stands or may still. Under the output's lock.
+/// When the last draw for the output was requested that stands, or may still: until it has lapsed. Under the output's lock.
 pub async fn last_for_output(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     output: OutputId,
-    now: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT max(create_time) FROM reserve_draw
          WHERE programme_id = $1 AND output_id = $2 AND first_draw_id IS NULL
-           AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $3))",
+           AND state IN ('REQUESTED', 'APPROVED')",
         programme.0,
         output.0,
-        now,
     )
     .fetch_one(conn)
     .await
@@ -164,28 +162,25 @@ pub async fn last_for_member(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     member: MemberId,
-    now: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT max(create_time) FROM reserve_draw
          WHERE programme_id = $1 AND member_id = $2 AND first_draw_id IS NULL
-           AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $3))",
+           AND state IN ('REQUESTED', 'APPROVED')",
         programme.0,
         member.0,
-        now,
     )
     .fetch_one(conn)
     .await
 }
 
 /// What a draw and its top-ups come to that stand or may still. Under the draw's lock.
-pub async fn standing(conn: &mut PgConnection, first: ReserveDrawId, now: DateTime<Utc>) -> Result<i64, sqlx::Error> {
+pub async fn standing(conn: &mut PgConnection, first: ReserveDrawId) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"SELECT COALESCE(sum(amount), 0)::bigint AS "sum!" FROM reserve_draw
            WHERE (reserve_draw_id = $1 OR first_draw_id = $1)
-             AND (state = 'APPROVED' OR (state = 'REQUESTED' AND decide_by_time > $2))"#,
+             AND state IN ('REQUESTED', 'APPROVED')"#,
         first.0,
-        now,
     )
     .fetch_one(conn)
     .await

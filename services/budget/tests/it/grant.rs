@@ -147,6 +147,10 @@ async fn a_new_member_waits_for_another_person() {
     assert_eq!(get(&world, &second.grant_id).await.expect("there").state(), State::PendingApproval);
     let rejected = reject(&world, "controller", &second.grant_id).await.expect("rejected");
     assert_eq!((rejected.state(), rejected.decided_by.as_str()), (State::Rejected, "controller"));
+    // One that took nothing gives nothing back.
+    let third = ask().await;
+    assert_eq!(cancel(&world, &third.grant_id).await.expect("cancelled").state(), State::Cancelled);
+    assert_eq!(stock(&world, &kit.resource_id).await.expect("a page").on_hand, 0);
     told(&world, of, &[State::PendingApproval, State::Issued]).await;
     let audit =
         "SELECT count(*) FROM audit_entry WHERE subject_id = $1::uuid AND actor = 'controller' AND reason = 'known in person'";
@@ -278,6 +282,41 @@ async fn a_car_that_was_used_more_or_less_than_planned_is_restated_at_the_first_
     assert_eq!(parts(&world.get(main).await.expect("a hold")), [0, 0, planned, 0]);
     assert_eq!(parts(&world.get(extra).await.expect("a hold")), [0, 0, real - planned, 0]);
     assert_eq!(world.available(&envelope).await, 600_000 - real);
+    world.verified().await;
+}
+
+#[tokio::test]
+async fn a_car_leaves_with_its_money_held_and_its_plan_stays_open_until_it_is_settled() {
+    let world = World::new().await;
+    example_tables(&world).await;
+    let car = resource(&world, Exclusive, "car", Model::LoanVehicle(car())).await;
+    let unit = register(&world, &car.resource_id, "car 1").await.expect("a unit");
+    let member = member(&world, TrustLevel::Partner).await;
+    let book = async || {
+        let request = pb::IssueGrantRequest {
+            unit_id: unit.unit_id.clone(),
+            eligibility_reason: "a long test".into(),
+            ..issue_request(&world, &member, &car, loan())
+        };
+        issue(&world, request).await.expect("booked")
+    };
+    let bare = book().await;
+    world.release(&bare.reservation_id, None).await.expect("released behind its back");
+    refused(hand_over(&world, &bare.grant_id).await, Code::FailedPrecondition, "RESERVATION_EXHAUSTED");
+    assert_eq!(cancel(&world, &bare.grant_id).await.expect("cancelled").state(), State::Cancelled);
+
+    let grant = book().await;
+    let held = world.get(&grant.reservation_id).await.expect("a hold").expire_time.expect("a time").seconds;
+    hand_over(&world, &grant.grant_id).await.expect("handed over");
+    let kept = world.get(&grant.reservation_id).await.expect("a hold").expire_time.expect("a time").seconds;
+    assert!(kept >= held, "{kept} is before {held}");
+    let close = async || world.close(&world.plan, pb::OpenReservations::Release, "").await;
+    let figures = refused(close().await, Code::FailedPrecondition, "GRANTS_OUT");
+    assert_eq!((&figures["subject"], figures["count"].as_str()), (&world.plan, "1"));
+    take_back(&world, &grant.grant_id, "2026-06-30", "400", Vec::new()).await.expect("back");
+    refused(close().await, Code::FailedPrecondition, "GRANTS_OUT");
+    settle(&world, &grant.grant_id).await.expect("settled");
+    assert_eq!(close().await.expect("proposed").state(), pb::AmendmentState::Proposed);
     world.verified().await;
 }
 

@@ -406,7 +406,10 @@ async fn settle(world: &World, model: &mut Model, envelopes: &[String]) {
     // As another replica would, so that nobody waits for the service's own second.
     let (lane, work) = koc_budget::flow::lane::Lane::new(&db, koc_budget::flow::lane::OPERATIONS);
     let sweep = async {
-        while koc_budget::flow::expire_reservations::step(&db, &lane).await.expect("swept") > 0 {}
+        let mut swept = None;
+        while let Some(last) = koc_budget::flow::expire_reservations::step(&db, &lane, swept).await.expect("swept") {
+            swept = Some(last);
+        }
         drop(lane);
     };
     tokio::join!(work, sweep);

@@ -245,8 +245,10 @@ async fn the_reserve_is_drawn_on_and_never_reserved() {
     let request = pb::ReserveRequest { envelope_id: reserve.envelope_id.clone(), ..world.reserve_request(1) };
     let figures = refused(world.reserve_with(request.clone()).await, Code::FailedPrecondition, "RESERVE_NEEDS_DRAW");
     assert_eq!(figures["subject"], reserve.envelope_id);
-    // Nor under the name of a draw.
-    let request = pb::ReserveRequest { purpose: format!("reserve_draw/{}", id()), request_id: id(), ..request };
-    assert_eq!(violations(world.reserve_with(request).await), [("purpose".to_owned(), "PURPOSE_RESERVED".to_owned())]);
+    // Nor under the name of a draw, or of a grant.
+    for own in ["reserve_draw", "grant"] {
+        let request = pb::ReserveRequest { purpose: format!("{own}/{}", id()), request_id: id(), ..request.clone() };
+        assert_eq!(violations(world.reserve_with(request).await), [("purpose".to_owned(), "PURPOSE_RESERVED".to_owned())]);
+    }
     assert_eq!(world.available(&reserve.envelope_id).await, RESERVE);
 }

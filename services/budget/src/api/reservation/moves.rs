@@ -2,7 +2,7 @@
 
 use super::convert;
 use crate::{
-    domain::{books::Command, reservation::time_to_live, reserve_draw},
+    domain::{books::Command, grant, reservation::time_to_live, reserve_draw},
     error::Error,
     ids::{EntryId, EnvelopeId, MemberId, ProgrammeId, ReservationId},
 };
@@ -86,8 +86,10 @@ impl Moves for pb::ReserveRequest {
         let member = violations.take(MemberId::parse_optional("member_id", &self.member_id));
         let amount = violations.take(Money::parse_positive("amount", self.amount.as_ref(), currency));
         let ttl = violations.take(lasting(self.time_to_live.as_ref()));
-        if self.purpose.starts_with(reserve_draw::PURPOSE) {
-            let rule = format!("must not begin with {}, which is for draws on the reserve", reserve_draw::PURPOSE);
+        if let Some(reserved) =
+            [reserve_draw::PURPOSE, grant::PURPOSE].iter().find(|reserved| self.purpose.starts_with(**reserved))
+        {
+            let rule = format!("must not begin with {reserved}, which the service gives itself");
             violations.push(Violation::new("purpose", "PURPOSE_RESERVED", rule));
         }
         violations.finish()?;

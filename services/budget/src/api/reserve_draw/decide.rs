@@ -49,7 +49,7 @@ pub async fn report(work: &mut Work, id: ReserveDrawId, value: i64, figures: Vec
     let wanted = Wanted { first: Some(id), ..Wanted::default() };
     let mut top_ups = store::reserve_draw::list(work.conn(), programme, &wanted, MAX_TOP_UPS).await?;
     let now = work.now().await?;
-    draw.reportable(&top_ups, now).map_err(|why| Error::of_draw(id, why))?;
+    draw.reportable(&top_ups).map_err(|why| Error::of_draw(id, why))?;
     let outcome = Outcome { value, figures, note: note.clone(), reported_by: work.actor().to_owned(), report_time: now };
     store::reserve_draw::report(work.conn(), id, &outcome).await?;
     for top_up in top_ups.iter_mut().filter(|top_up| top_up.reservation().is_some()) {

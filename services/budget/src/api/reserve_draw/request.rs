@@ -97,7 +97,7 @@ pub async fn top_up(work: &mut Work, asked: MoreAsked, reason: String, currency:
     let policy = store::reserve_policy::current(work.conn(), &plan).await?;
     let now = work.now().await?;
     in_time(asked.decide_by_time, now)?;
-    let standing = store::reserve_draw::standing(work.conn(), first.id, now).await?;
+    let standing = store::reserve_draw::standing(work.conn(), first.id).await?;
     let sum = standing.saturating_add(asked.amount);
     let draw = Draw {
         id: ReserveDrawId::new(),
@@ -193,11 +193,11 @@ async fn cooled_down(work: &mut Work, asked: &Asked, policy: &ReservePolicy, now
     let programme = work.programme();
     let mut cooling: Option<(CoolingSubject, DateTime<Utc>)> = None;
     if let Some(output) = asked.output {
-        let last = store::reserve_draw::last_for_output(work.conn(), programme, output, now).await?;
+        let last = store::reserve_draw::last_for_output(work.conn(), programme, output).await?;
         cooling = last.map(|last| (CoolingSubject::Output(output), last + policy.terms.output_cool_down()));
     }
     if let Some(member) = asked.member {
-        let last = store::reserve_draw::last_for_member(work.conn(), programme, member, now).await?;
+        let last = store::reserve_draw::last_for_member(work.conn(), programme, member).await?;
         let until = last.map(|last| last + policy.terms.member_cool_down());
         if let Some(until) = until.filter(|until| cooling.is_none_or(|(_, other)| *until > other)) {
             cooling = Some((CoolingSubject::Member(member), until));

@@ -104,20 +104,25 @@ pub(super) async fn share_members(conn: &mut PgConnection, members: &HashSet<Mem
     Ok(())
 }
 
-/// Locks all limits of members in these programmes, by key.
+/// Locks the limits of members that money of these plans counts towards, by key.
 pub(super) async fn lock_limits(
     conn: &mut PgConnection,
-    programmes: &HashSet<ProgrammeId>,
+    locked: &[LockedEnvelope],
     members: &HashSet<MemberId>,
 ) -> Result<Vec<LimitUse>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT programme_id, member_id, period_start_time, period_end_time, amount, used
-         FROM member_limit
-         WHERE programme_id = ANY ($1) AND member_id = ANY ($2)
-         ORDER BY programme_id, member_id, period_start_time
-         FOR NO KEY UPDATE",
-        &programmes.iter().map(|p| p.0).collect::<Vec<_>>(),
+        "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
+         FROM member_limit AS l
+         WHERE l.programme_id = ANY ($1)
+           AND l.member_id = ANY ($2)
+           AND EXISTS (SELECT FROM plan AS p
+                       WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
+                         AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
+         ORDER BY l.programme_id, l.member_id, l.period_start_time
+         FOR NO KEY UPDATE OF l",
+        &locked.iter().map(|e| e.programme_id).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
         &members.iter().map(|m| m.0).collect::<Vec<_>>(),
+        &locked.iter().map(|e| e.plan_id).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
     )
     .fetch_all(conn)
     .await?;

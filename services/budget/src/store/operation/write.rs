@@ -141,7 +141,8 @@ pub(super) async fn all(
 }
 
 async fn limits(conn: &mut PgConnection, before: &Books, after: &Books) -> Result<(), sqlx::Error> {
-    let changed: Vec<_> = after.limits.iter().filter(|limit| !before.limits.contains(limit)).collect();
+    // Deciding adds none and takes none away.
+    let changed: Vec<_> = before.limits.iter().zip(&after.limits).filter(|(was, is)| was != is).map(|(_, is)| is).collect();
     if changed.is_empty() {
         return Ok(());
     }
