@@ -112,7 +112,8 @@ fn oneof_rules(check: &mut String, strip: &mut String, message: &MessageDescript
     writeln!(strip, "match &mut self.{name} {{").expect("writing to a string");
     for field in oneof.fields() {
         let ours = matches!(field.kind(), Kind::Message(inner) if inner.package_name().starts_with("koc."));
-        let bare = rules_of(field.options(), &options.field).is_none();
+        let personal = field.options().get_extension(&options.personal).as_bool() == Some(true);
+        let bare = rules_of(field.options(), &options.field).is_none() && !personal;
         assert!(ours && bare, "{}: a oneof holds messages of the suite without rules on the field", field.full_name());
         let (field, variant) = (field.name(), format!("{module}::{}::{}", camel(name), camel(field.name())));
         writeln!(check, "Some({variant}(v)) => {{ c.enter(\"{field}\"); crate::rules::Rules::check(v, c); c.leave(); }}")

@@ -25,7 +25,7 @@ pub struct ServeConfig {
     #[arg(long, env = "KOC_PEER_TOKEN_FILE")]
     pub peer_token_file: Option<PathBuf>,
 
-    /// Most connections to the database.
+    /// Most connections to the database that calls share; one more for each kind of work that is done in groups.
     #[arg(long, env = "KOC_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=200))]
     pub database_connections: u32,
 

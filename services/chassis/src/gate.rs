@@ -18,6 +18,8 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+/// Says in an answer that it was given before.
+pub const REPLAYED_HEADER: &str = "koc-replayed";
 /// How often a mutation that lost a race is run.
 const MAX_ATTEMPTS: u32 = 5;
 
@@ -39,7 +41,7 @@ impl<T> From<Outcome<T>> for Response<T> {
     fn from(outcome: Outcome<T>) -> Self {
         let mut response = Response::new(outcome.message);
         if outcome.replayed {
-            response.metadata_mut().insert("koc-replayed", tonic::metadata::MetadataValue::from_static("true"));
+            response.metadata_mut().insert(REPLAYED_HEADER, tonic::metadata::MetadataValue::from_static("true"));
         }
         response
     }

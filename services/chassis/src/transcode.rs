@@ -32,7 +32,7 @@ use prost::{
 };
 use route::{BodyRule, Found, Route, Routes};
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -48,8 +48,9 @@ const FRAME_HEAD_BYTES: usize = 5;
 
 struct Shared {
     routes: Routes,
-    document: Bytes,
-    domain: &'static str,
+    /// Made when it is first asked for, plain and packed: it is large, and many replicas are never asked.
+    document: OnceLock<Reply>,
+    identity: Identity,
 }
 
 /// The layer that makes gRPC calls of HTTP/JSON requests.
@@ -60,8 +61,7 @@ impl Transcoding {
     /// For the unary methods of a service. Fails on an HTTP rule that cannot be served.
     pub fn new(identity: &Identity) -> Result<Self, BadRule> {
         let routes = Routes::of(&koc_proto::DESCRIPTORS, identity.package)?;
-        let document = openapi::document(identity, &routes).to_string().into();
-        Ok(Self(Arc::new(Shared { routes, document, domain: identity.domain })))
+        Ok(Self(Arc::new(Shared { routes, document: OnceLock::new(), identity: *identity })))
     }
 }
 
@@ -149,7 +149,7 @@ impl Shared {
         let asked = route.clone();
         let frame = async move {
             let frame = read(body, &asked, &values, &query).await;
-            frame.map(Frame::data).map_err(|fault| fault.into_status(self.domain))
+            frame.map(Frame::data).map_err(|fault| fault.into_status(self.identity.domain))
         };
         let body = Body::new(StreamBody::new(stream::once(frame)));
         Ok((route, Request::from_parts(parts, body)))
@@ -158,7 +158,9 @@ impl Shared {
     fn find(&self, method: &Method, path: &str) -> Result<(Arc<Route>, Vec<String>), Reply> {
         let found = if path == DOCUMENT_PATH {
             if [Method::GET, Method::HEAD].contains(method) {
-                return Err(Reply::json(StatusCode::OK, self.document.clone()));
+                let made =
+                    || Reply::json(StatusCode::OK, openapi::document(&self.identity, &self.routes).to_string().into()).packed();
+                return Err(self.document.get_or_init(made).clone());
             }
             Found::OtherMethods(route::allowed([&Method::GET].into_iter()))
         } else {
@@ -196,7 +198,7 @@ impl Shared {
     }
 
     fn refuse(&self, code: StatusCode, fault: Fault) -> Reply {
-        Reply::failed(code, &fault.into_status(self.domain))
+        Reply::failed(code, &fault.into_status(self.identity.domain))
     }
 }
 

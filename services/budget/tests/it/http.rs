@@ -16,12 +16,16 @@ async fn money_is_held_paid_and_refused_with_figures() {
     let reservations = format!("{programme}/reservations");
     let ask = |amount: Value| json!({"requestId": id(), "envelopeId": world.envelope, "purpose": "assignment/1", "amount": amount, "timeToLive": "3600s"});
     let request = ask(yuan("100", 10_000_000));
-    let held = http.post(&reservations, &request).await.good();
+    let first = http.post(&reservations, &request).await;
+    assert_eq!(first.headers.get("koc-replayed"), None);
+    let held = first.good();
     assert_eq!(held["envelopeAvailable"], yuan("8899", 990_000_000));
     let reservation = &held["reservation"];
     let parts = [&reservation["amount"], &reservation["reserved"], &reservation["committed"]];
     assert_eq!(parts, [&yuan("100", 10_000_000), &yuan("100", 10_000_000), &yuan("0", 0)]);
-    assert_eq!(http.post(&reservations, &request).await.good(), held, "a retry holds nothing more");
+    let again = http.post(&reservations, &request).await;
+    assert_eq!(again.headers["koc-replayed"], "true");
+    assert_eq!(again.good(), held, "a retry holds nothing more");
 
     let path = format!("{reservations}/{}", reservation["reservationId"].as_str().expect("an id"));
     let spend = http.post(&format!("{path}:commit"), &json!({"requestId": id()})).await.good();

@@ -1,7 +1,7 @@
 //! From a gRPC answer to HTTP: canonical JSON, or an error as JSON with the status that the standard mapping gives it.
 
 use super::{FRAME_HEAD_BYTES, JSON, message::RULES, route::Route};
-use crate::fault::reason_of;
+use crate::{fault::reason_of, gate::REPLAYED_HEADER};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -46,19 +46,22 @@ fn is_zero(weight: &str) -> bool {
 }
 
 /// An answer before it is packed for its client.
+#[derive(Debug, Clone)]
 pub struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    /// The body packed, for answers that are given again and again.
+    packed: Option<Bytes>,
 }
 
 impl Reply {
     pub fn empty() -> Self {
-        Self { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Bytes::new(), packed: None }
     }
 
     pub fn json(status: StatusCode, body: Bytes) -> Self {
-        Self { status, headers: HeaderMap::new(), body }.with(header::CONTENT_TYPE, JSON)
+        Self { status, headers: HeaderMap::new(), body, packed: None }.with(header::CONTENT_TYPE, JSON)
     }
 
     /// An error.
@@ -90,10 +93,15 @@ impl Reply {
         self
     }
 
+    /// Packed now, for all clients to come.
+    pub fn packed(self) -> Self {
+        Self { packed: gzip(&self.body).ok(), ..self }
+    }
+
     pub fn into_response(mut self, client: Client) -> Response<Body> {
         if self.body.len() >= MIN_GZIP_BYTES {
             if client.gzip
-                && let Ok(packed) = gzip(&self.body)
+                && let Some(packed) = self.packed.take().or_else(|| gzip(&self.body).ok())
             {
                 self.body = packed;
                 self = self.with(header::CONTENT_ENCODING, "gzip");
@@ -124,7 +132,10 @@ pub async fn of_call(route: &Route, response: Response<Body>) -> Reply {
         _ => whole(body).await.and_then(|message| to_json(route, &message)),
     };
     match answered {
-        Ok(json) => Reply::json(StatusCode::OK, json),
+        Ok(json) => match parts.headers.get(REPLAYED_HEADER) {
+            None => Reply::json(StatusCode::OK, json),
+            Some(_) => Reply::json(StatusCode::OK, json).with(HeaderName::from_static(REPLAYED_HEADER), "true"),
+        },
         Err(status) => {
             let by_code = names(status.code()).0;
             let code = if reason_of(&status) == TOO_LARGE { StatusCode::PAYLOAD_TOO_LARGE } else { by_code };
