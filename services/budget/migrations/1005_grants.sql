@@ -64,8 +64,6 @@ CREATE TABLE resource_grant (
     CONSTRAINT resource_grant_reason CHECK (cardinality(mismatches) = 0 OR eligibility_reason <> ''),
     CONSTRAINT resource_grant_shipped CHECK ((shipping_reference IS NOT NULL) = (state IN ('SHIPPED', 'DELIVERED')))
 );
--- What is out: a plan that pays for it is not closed.
-CREATE INDEX resource_grant_out ON resource_grant (envelope_id) WHERE state IN ('HANDED_OVER', 'RETURNED');
 CREATE INDEX resource_grant_list ON resource_grant (programme_id, grant_id);
 CREATE INDEX resource_grant_member ON resource_grant (member_id, grant_id);
 CREATE INDEX resource_grant_of_resource ON resource_grant (resource_id, grant_id);
@@ -118,6 +116,5 @@ CREATE TABLE memo_entry (
     CONSTRAINT memo_entry_accounts CHECK (credit_account IN ('CONSUMPTION', 'OPPORTUNITY') AND debit_account = 'GRANTS')
 );
 CREATE INDEX memo_entry_list ON memo_entry (programme_id, memo_entry_id);
-CREATE INDEX memo_entry_of_grant ON memo_entry (grant_id, memo_entry_id);
 CREATE TRIGGER memo_entry_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON memo_entry
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
