@@ -1,9 +1,9 @@
 //! The sequencer gives each committed fact its place in the feed: dense, in an order that keeps the order per subject. One works
 //! at a time, whichever replica holds the head's row; a fact becomes visible to readers only with its place, so none is skipped.
 
-use crate::postgres::Db;
+use crate::postgres::{Db, OwnConnection};
 use async_trait::async_trait;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -11,9 +11,11 @@ use uuid::Uuid;
 /// Facts in one step; those of one transaction stay together, so it may be more.
 const BATCH: i64 = 1_000;
 /// After a step it lets facts gather for so long: under load each step then serves many, and an idle service's fact goes out at once.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(25);
 /// How often it looks for facts that another process left behind; its own process wakes it.
 const POLL: Duration = Duration::from_millis(250);
+/// Longest statement of a step, and its longest wait for a lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A fact with its place.
 #[derive(Debug, sqlx::FromRow)]
@@ -33,8 +35,9 @@ pub trait OnSequenced: Send + Sync {
 
 /// Runs until `stop`.
 pub async fn run(db: Db, hook: Option<Arc<dyn OnSequenced>>, stop: CancellationToken) {
+    let sequencer = Sequencer::new(&db);
     loop {
-        match step(&db, hook.as_deref()).await {
+        match sequencer.step(hook.as_deref()).await {
             // Under a steady load it would never come to the stop below.
             Ok(n) if n >= BATCH as usize && !stop.is_cancelled() => continue,
             Ok(0) => {}
@@ -49,17 +52,37 @@ pub async fn run(db: Db, hook: Option<Arc<dyn OnSequenced>>, stop: CancellationT
     }
 }
 
-/// Gives places to some [`BATCH`] facts; says to how many.
-pub async fn step(db: &Db, hook: Option<&dyn OnSequenced>) -> Result<usize, sqlx::Error> {
+/// What gives facts their places. It has a connection of its own, which finds the first of them by their index: most of what was ever
+/// written to the outbox is dead until the next vacuum.
+pub struct Sequencer(OwnConnection);
+
+impl Sequencer {
+    pub fn new(db: &Db) -> Self {
+        Self(db.own_connection(STATEMENT_TIMEOUT, STATEMENT_TIMEOUT))
+    }
+
+    /// Gives places to some [`BATCH`] facts; says to how many.
+    pub async fn step(&self, hook: Option<&dyn OnSequenced>) -> Result<usize, sqlx::Error> {
+        let work = async {
+            let mut conn = self.0.take().await?;
+            let count = place(&mut conn, hook).await?;
+            self.0.give_back(conn);
+            Ok(count)
+        };
+        self.0.within(work).await
+    }
+}
+
+async fn place(conn: &mut PgConnection, hook: Option<&dyn OnSequenced>) -> Result<usize, sqlx::Error> {
     // The common case of an idle service: one cheap look, no transaction.
-    let waiting: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox)").fetch_one(db.pool()).await?;
+    let waiting: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox)").fetch_one(&mut *conn).await?;
     if !waiting {
         return Ok(0);
     }
-    let mut tx = db.begin().await?;
+    let mut tx = conn.begin().await?;
     let head: Option<i64> =
         sqlx::query_scalar("SELECT position FROM feed_head FOR UPDATE SKIP LOCKED").fetch_optional(&mut *tx).await?;
-    let Some(head) = head else { return Ok(0) };
+    let Some(head) = head else { return tx.rollback().await.map(|()| 0) };
     let mut facts: Vec<Sequenced> = sqlx::query_as(
         "WITH next AS (
              SELECT ordinal
@@ -82,7 +105,7 @@ pub async fn step(db: &Db, hook: Option<&dyn OnSequenced>) -> Result<usize, sqlx
     .fetch_all(&mut *tx)
     .await?;
     facts.sort_unstable_by_key(|f| f.position);
-    let Some(last) = facts.last().map(|f| f.position) else { return Ok(0) };
+    let Some(last) = facts.last().map(|f| f.position) else { return tx.rollback().await.map(|()| 0) };
     if let Some(hook) = hook {
         hook.on_sequenced(&mut tx, &facts).await?;
     }

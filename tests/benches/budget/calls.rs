@@ -4,7 +4,7 @@ use crate::{
     bare::channels,
     load::{Caller, Measured, Order, drive},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use koc_proto::{google::r#type::Money, koc::budget::v1 as pb};
 use koc_tests::service::Bearer;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,25 @@ pub enum Step {
     Release,
     /// Reads them, again and again.
     Get,
+    /// As Reserve, many in one call.
+    BatchReserve,
+    /// Reads many of them in one call.
+    BatchGet,
+}
+
+/// How many of them one call of a batch form has.
+pub const RESERVES_OF_A_BATCH: usize = 256;
+pub const READS_OF_A_BATCH: usize = 100;
+
+impl Step {
+    /// How many pieces of work a call of it does.
+    pub fn size(self) -> usize {
+        match self {
+            Self::BatchReserve => RESERVES_OF_A_BATCH,
+            Self::BatchGet => READS_OF_A_BATCH,
+            _ => 1,
+        }
+    }
 }
 
 type Client = pb::reservation_service_client::ReservationServiceClient<InterceptedService<Channel, Bearer>>;
@@ -77,6 +96,24 @@ impl Caller for One {
             self.client.get_reservation(pb::GetReservationRequest { programme_id, reservation_id }).await?;
             return Ok(true);
         }
+        if self.step == Step::BatchReserve {
+            let requests = (0..RESERVES_OF_A_BATCH).map(|_| self.reserve()).collect();
+            let request = pb::BatchReserveRequest { programme_id, requests, ..Default::default() };
+            let results = self.client.batch_reserve(request).await?.into_inner().results;
+            let held = results.into_iter().filter_map(|r| Some(r.response?.reservation?.reservation_id));
+            let before = self.done.len();
+            self.done.extend(held);
+            ensure!(self.done.len() - before == RESERVES_OF_A_BATCH, "a request of a batch was refused");
+            return Ok(true);
+        }
+        if self.step == Step::BatchGet {
+            let ids = self.todo.iter().cycle().skip(self.turn * READS_OF_A_BATCH % self.todo.len()).take(READS_OF_A_BATCH);
+            let reservation_ids: Vec<String> = ids.cloned().collect();
+            let request = pb::BatchGetReservationsRequest { programme_id, reservation_ids };
+            let found = self.client.batch_get_reservations(request).await?.into_inner().reservations.len();
+            ensure!(found == READS_OF_A_BATCH, "a batch of reads found {found}");
+            return Ok(true);
+        }
         let Some(reservation_id) = self.todo.pop() else { bail!("a caller has no reservation") };
         self.done.push(reservation_id.clone());
         match self.step {
@@ -121,7 +158,8 @@ pub async fn load(order: &Order, target: Target, steps: Vec<Step>) -> anyhow::Re
         }
         let (figures, back) = drive(order, callers).await?;
         callers = back;
-        measured.push(figures);
+        // The figures are per piece of work, not per call.
+        measured.push(Measured { per_second: figures.per_second * step.size() as f64, ..figures });
     }
     Ok(measured)
 }

@@ -150,6 +150,17 @@ impl Stage {
         Ok(())
     }
 
+    /// Has each flush of the log take 3 ms longer, or no longer so. Whoever commits meanwhile shares the flush, and needs not wait for the
+    /// next as on a slow disk: that is to the good of many connections, which the raw side has.
+    pub async fn slow_flushes(&mut self, slow: bool) -> anyhow::Result<()> {
+        let delay = if slow { 3_000 } else { 0 };
+        for setting in [format!("commit_delay = {delay}"), "commit_siblings = 0".to_owned()] {
+            sqlx::query(AssertSqlSafe(format!("ALTER SYSTEM SET {setting}"))).execute(&mut self.admin).await?;
+        }
+        sqlx::query("SELECT pg_reload_conf()").execute(&mut self.admin).await?;
+        Ok(())
+    }
+
     /// What calls go to: one hot envelope, or all.
     pub fn target(&self, spread: bool) -> Target {
         let envelopes = if spread { self.target.envelopes.clone() } else { self.target.envelopes[..1].to_vec() };

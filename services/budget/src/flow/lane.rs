@@ -9,7 +9,7 @@ use crate::{
     ids::ReservationId,
     store::{
         self,
-        operation::{Answer, Operation},
+        operation::{Answer, Keys, Operation},
     },
 };
 use koc_chassis::{
@@ -19,7 +19,11 @@ use koc_chassis::{
     postgres::{Db, OwnConnection},
 };
 use sqlx::{Connection, PgConnection};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 /// Most operations in one transaction, and most that wait for the next ones.
 pub const OPERATIONS: Limits = Limits { group: 512, queue: 4_096 };
@@ -36,7 +40,7 @@ impl Lane {
     /// The lane, and its work, to be run in the background.
     pub fn new(db: &Db, limits: Limits) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let conn = db.own_connection(STATEMENT_TIMEOUT, LOCK_TIMEOUT);
-        let (lane, work) = lane::Lane::new(Ledger { db: db.clone(), conn }, limits);
+        let (lane, work) = lane::Lane::new(Ledger { db: db.clone(), conn, careful: AtomicU32::new(0) }, limits);
         (Self(lane), work)
     }
 
@@ -55,7 +59,12 @@ impl Lane {
 struct Ledger {
     db: Db,
     conn: OwnConnection,
+    /// Groups that are still to look up their request ids: retries come many at a time.
+    careful: AtomicU32,
 }
+
+/// After a request id came again, so many groups look theirs up before they decide. The others find out when they write.
+const CAREFUL: u32 = 64;
 
 impl Work for Ledger {
     type Ask = Operation;
@@ -67,7 +76,7 @@ impl Work for Ledger {
         // What is still to be done, the next part last.
         let mut parts = vec![group.as_slice()];
         while let Some(part) = parts.pop() {
-            match self.twice(part).await {
+            match self.persist(part).await {
                 Ok(answered) => answers.extend(answered.into_iter().zip(part).map(|(answer, operation)| done(answer, operation))),
                 Err(error) if part.len() == 1 => answers.push(Err(error)),
                 // Nothing of it is the fault of one operation, or its envelope is locked for long: parting them would make all wait.
@@ -88,22 +97,28 @@ impl Work for Ledger {
 }
 
 impl Ledger {
-    /// Runs operations in a transaction, and once more when it lost a race or its connection: those that were committed all the same
-    /// are known by their keys then.
-    async fn twice(&self, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
-        match self.once(operations).await {
-            Err(error) if error.database().is_some_and(|error| lost_race(error) || is_unreachable(error)) => {
-                self.once(operations).await
+    /// Runs operations in a transaction; anew when a request id was used before, and once more when it lost a race or its connection:
+    /// those that were committed all the same are known by their keys then.
+    async fn persist(&self, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
+        let careful = self.careful.load(Ordering::Relaxed);
+        self.careful.store(careful.saturating_sub(1), Ordering::Relaxed);
+        let (mut keys, mut retries) = if careful == 0 { (Keys::New, 2) } else { (Keys::Any, 1) };
+        loop {
+            match self.once(operations, keys).await {
+                Err(error) if retries > 0 && error.database().is_some_and(|error| lost_race(error) || is_unreachable(error)) => {
+                    self.careful.store(CAREFUL, Ordering::Relaxed);
+                    (keys, retries) = (Keys::Any, retries - 1);
+                }
+                answered => return answered,
             }
-            answered => answered,
         }
     }
 
-    async fn once(&self, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
+    async fn once(&self, operations: &[Operation], keys: Keys) -> Result<Vec<Answer>, Error> {
         let work = async {
             let mut conn = self.conn.take().await?;
             let mut tx = conn.begin().await?;
-            let answers = post(&mut tx, operations).await?;
+            let answers = post(&mut tx, operations, keys).await?;
             tx.commit().await?;
             self.conn.give_back(conn);
             Ok(answers)

@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     store::{
         self,
-        operation::{Answer, Operation, Posted},
+        operation::{Answer, Keys, Operation, Posted},
     },
 };
 use koc_chassis::{
@@ -29,9 +29,9 @@ use uuid::Uuid;
 const MAX_REHEARSALS: u32 = 5;
 
 /// Decides operations in the caller's transaction, exactly and in order, and publishes their entries. All that comes of it is to be
-/// committed, refusals too.
-pub async fn post(conn: &mut PgConnection, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
-    let executed = store::operation::execute(conn, operations).await?;
+/// committed, refusals too. With [`Keys::New`] it is to be run again, with [`Keys::Any`], when it lost a race.
+pub async fn post(conn: &mut PgConnection, operations: &[Operation], keys: Keys) -> Result<Vec<Answer>, Error> {
+    let executed = store::operation::execute(conn, operations, keys).await?;
     let mut facts: Vec<NewFact> = executed.posted.iter().map(ledger_posted).collect();
     for spent in executed.spent_changed.iter().filter(|r| r.purpose.starts_with(PURPOSE)) {
         if let Some(draw) = store::reserve_draw::of_reservation(conn, spent.programme, spent.id).await? {
@@ -62,7 +62,7 @@ pub async fn post_all(work: &mut Work, operations: &[Operation]) -> Result<(), E
     if operations.is_empty() {
         return Ok(());
     }
-    for (answer, operation) in post(work.conn(), operations).await?.into_iter().zip(operations) {
+    for (answer, operation) in post(work.conn(), operations, Keys::Any).await?.into_iter().zip(operations) {
         // The work's own state says that it was not done yet.
         if done(answer, operation)?.replayed {
             return Err(Error::DoneBefore);
@@ -89,7 +89,7 @@ async fn rehearse(db: &Db, operations: &[Operation]) -> Result<Vec<Answer>, Erro
     let mut attempt = 1;
     loop {
         let mut tx = db.begin().await?;
-        match post(&mut tx, operations).await {
+        match post(&mut tx, operations, Keys::Any).await {
             Err(Error::Database(error)) if attempt < MAX_REHEARSALS && lost_race(&error) => attempt += 1,
             answers => {
                 tx.rollback().await?;
@@ -99,9 +99,10 @@ async fn rehearse(db: &Db, operations: &[Operation]) -> Result<Vec<Answer>, Erro
     }
 }
 
-/// Whether to run again may bring another end: a deadlock, or another operation with the same request id came first.
+/// Whether to run again may bring another end: a deadlock, or another operation with the same request id came first, or with the same
+/// reservation, which is of the same request.
 pub(super) fn lost_race(error: &sqlx::Error) -> bool {
-    is_race(error) || constraint(error) == Some("operation_pkey")
+    is_race(error) || matches!(constraint(error), Some("operation_pkey" | "reservation_pkey"))
 }
 
 /// What an answer is to whoever asked.

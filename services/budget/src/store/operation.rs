@@ -2,7 +2,7 @@
 //! operations and decides them exactly, in order, in the transaction of its caller.
 //!
 //! Locks are taken in one order (envelopes by id, members by hash, limits by key), each by a statement of its own. What is decided
-//! upon is read by statements after them, whose snapshots are newer than the locks, and the time is read last.
+//! upon is read by statements after them, whose snapshots are newer than the locks, and so is the time.
 
 mod read;
 mod write;
@@ -121,19 +121,31 @@ impl Known {
     }
 }
 
+/// What is taken of the operations' request ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// Any of them may have been used before.
+    Any,
+    /// None was, most likely: they are not looked up, and `operation_pkey` breaks when one was.
+    New,
+}
+
 /// Decides `operations` in order and writes what comes of them. Everything is to be committed, refusals too: they are the
-/// answer to a retry. On an error the transaction is to be rolled back; after `operation_pkey` broke, another one
-/// that ran at the same time used a request id first, and to run again gives its answer.
-pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Result<Executed, Error> {
+/// answer to a retry. On an error the transaction is to be rolled back; after `operation_pkey` broke, a request id was used
+/// before, or first by another one that ran at the same time: to run again, with [`Keys::Any`], gives its answer.
+pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Keys) -> Result<Executed, Error> {
     let commands = || operations.iter().map(|o| &o.command);
     let envelopes: HashSet<EnvelopeId> = commands().filter_map(Command::envelope).collect();
     // A command that names its envelope makes its reservation; the others change one that is there.
     let reservations: HashSet<ReservationId> =
         commands().filter(|command| command.envelope().is_none()).filter_map(Command::reservation).collect();
 
-    let locked = read::lock_envelopes(conn, &envelopes, &reservations).await?;
-    let mut books =
-        Books { originals: read::originals(conn, commands().filter_map(Command::original)).await?, ..Books::default() };
+    let (envelopes, now) = read::lock_envelopes(conn, &envelopes, &reservations).await?;
+    let mut books = Books {
+        envelopes,
+        originals: read::originals(conn, commands().filter_map(Command::original)).await?,
+        ..Books::default()
+    };
     if !reservations.is_empty() {
         let ids: Vec<ReservationId> = reservations.into_iter().collect();
         books.reservations = super::reservation::by_ids(conn, &ids).await?.into_iter().collect();
@@ -145,15 +157,18 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
     }));
     if !members.is_empty() {
         read::share_members(conn, &members).await?;
-        books.limits = read::lock_limits(conn, &locked, &members).await?;
+        books.limits = read::lock_limits(conn, &books.envelopes, &members).await?;
     }
-    let mut known = read::known(conn, operations).await?;
-    let now;
-    (books.envelopes, now) = read::with_plans(conn, locked).await?;
+    let mut known = match keys {
+        Keys::Any => read::known(conn, operations.iter()).await?,
+        Keys::New => KnownOperations::new(),
+    };
 
     let before = books.clone();
     let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), spent_changed: Vec::new() };
     let mut kept = Vec::with_capacity(operations.len());
+    // Those of which nothing is kept, so that no key breaks: their places.
+    let mut unkept = Vec::new();
     for operation in operations {
         if let Some(known) = known.get(&operation.unique()) {
             executed.answers.push(known.answer(&operation.key.hash));
@@ -167,14 +182,17 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
             Outcome::Done(receipt) => (Answer::Done { receipt: receipt.clone(), replayed: false }, Ok(receipt)),
             Outcome::Refused(refusal) => (Answer::Refused { refusal: refusal.clone(), replayed: false }, Err(refusal)),
             Outcome::EnvelopeNotFound(id) => {
+                unkept.push(executed.answers.len());
                 executed.answers.push(Answer::EnvelopeNotFound(id));
                 continue;
             }
             Outcome::ReservationNotFound(id) => {
+                unkept.push(executed.answers.len());
                 executed.answers.push(Answer::ReservationNotFound(id));
                 continue;
             }
             Outcome::EntryNotFound(id) => {
+                unkept.push(executed.answers.len());
                 executed.answers.push(Answer::EntryNotFound(id));
                 continue;
             }
@@ -183,6 +201,15 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation]) -> Resul
         if !expired_nothing {
             known.insert(operation.unique(), Known { hash: operation.key.hash.clone(), outcome: outcome.clone() });
             kept.push(Kept { id, operation, outcome });
+        }
+    }
+
+    if keys == Keys::New && !unkept.is_empty() {
+        let known = read::known(conn, unkept.iter().map(|place| &operations[*place])).await?;
+        for place in unkept {
+            if let Some(known) = known.get(&operations[place].unique()) {
+                executed.answers[place] = known.answer(&operations[place].key.hash);
+            }
         }
     }
 

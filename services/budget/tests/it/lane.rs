@@ -157,6 +157,30 @@ async fn who_gives_up_finds_the_answer_under_the_same_request_id() {
     assert_eq!(world.balances().await[0], 70);
 }
 
+#[tokio::test]
+async fn a_used_request_id_is_known_among_new_ones_and_also_where_nothing_would_be_found() {
+    let world = World::new().await;
+    let lane = lane(&db(&world), OPERATIONS);
+    let (used, new) = (reserve(&world, &world.envelope, 70), reserve(&world, &world.envelope, 5));
+    let held = lane.run(used.clone()).await.expect("held").message;
+    // Many groups later, when keys are taken for new again.
+    for _ in 0..70 {
+        lane.run(release(&world, held.reservation.as_ref().expect("one").id)).await.expect("released");
+    }
+    let mut elsewhere = Operation { command: reserve(&world, &Uuid::now_v7().to_string(), 70).command, ..used.clone() };
+    elsewhere.key.hash = vec![2; 32]; // another body
+    let mut answers = lane.run_all(vec![new, used.clone(), elsewhere.clone()]).await.expect("served").into_iter();
+    assert!(!answers.next().expect("first").expect("held").replayed);
+    let again = answers.next().expect("second").expect("held before");
+    assert_eq!((again.replayed, again.message), (true, held));
+    assert!(matches!(answers.next(), Some(Err(Error::RequestIdReused))));
+    for _ in 0..70 {
+        lane.run(reserve(&world, &world.envelope, 1)).await.expect("held");
+    }
+    assert!(matches!(lane.run(elsewhere).await, Err(Error::RequestIdReused)), "and alone");
+    world.verified().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_replicas_on_one_envelope_give_what_is_there_and_each_request_one_answer() {
     const CALLERS: usize = 32;

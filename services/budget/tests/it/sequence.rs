@@ -17,7 +17,7 @@ use koc_budget::{
     ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
     store::{
         ledger,
-        operation::{Answer, Operation},
+        operation::{Answer, Keys, Operation},
     },
 };
 use koc_chassis::postgres::Db;
@@ -229,7 +229,7 @@ impl Bench {
     /// Runs operations in one transaction to its end, and holds their answers against the model's.
     async fn transaction(&self, model: &mut Model, operations: &[Operation], fate: Fate) {
         let mut tx = self.db.begin().await.expect("a transaction");
-        let answers = post(&mut tx, operations).await.expect("decided");
+        let answers = post(&mut tx, operations, Keys::Any).await.expect("decided");
         match fate {
             Fate::Committed | Fate::Unanswered => tx.commit().await.expect("committed"),
             Fate::RolledBack => return tx.rollback().await.expect("rolled back"),

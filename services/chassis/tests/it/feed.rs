@@ -153,11 +153,12 @@ async fn a_hook_sees_each_fact_once_and_in_order_and_its_failure_gives_no_places
         outbox::append(&mut tx, &vec![fact.clone(); of_a_transaction]).await.expect("facts");
     }
     tx.commit().await.expect("commits");
-    sequencer::step(&db, Some(&hook)).await.expect_err("the hook fails");
+    let sequencer = sequencer::Sequencer::new(&db);
+    sequencer.step(Some(&hook)).await.expect_err("the hook fails");
     assert_eq!(count(&database, "SELECT count(*) FROM fact").await, 0);
     assert_eq!(count(&database, "SELECT position FROM feed_head").await, 0);
     for expected in [1_300, 50, 0] {
-        assert_eq!(sequencer::step(&db, Some(&hook)).await.expect("sequences"), expected);
+        assert_eq!(sequencer.step(Some(&hook)).await.expect("sequences"), expected);
     }
     assert_eq!(*hook.seen.lock().expect("whole"), (1..=1_350).collect::<Vec<_>>());
 }

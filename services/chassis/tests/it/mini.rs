@@ -271,7 +271,8 @@ pub async fn publish(db: &Db, subjects: &[Uuid], count: i64) {
         outbox::append(&mut tx, &facts).await.expect("facts");
         tx.commit().await.expect("commits");
     }
-    while sequencer::step(db, None).await.expect("sequences") > 0 {}
+    let sequencer = sequencer::Sequencer::new(db);
+    while sequencer.step(None).await.expect("sequences") > 0 {}
 }
 
 /// One number from the database.

@@ -132,7 +132,7 @@ async fn an_effect_and_the_job_it_starts_continue_the_trace_of_the_call_and_the_
     assert_eq!((audited.0.as_str(), audited.1.as_str(), audited.2.as_str(), audited.3, audited.4.as_str()), expected);
     assert_eq!(audited.5, trace.to_string());
 
-    sequencer::step(&db, None).await.expect("sequences");
+    sequencer::Sequencer::new(&db).step(None).await.expect("sequences");
     let feed = koc_chassis::feed::Feed::start(db.clone(), CancellationToken::new());
     let change = feed.list(None, 0, 1).await.expect("a page").changes.remove(0);
     assert!(change.traceparent.contains(&trace.to_string()), "{}", change.traceparent);

@@ -21,72 +21,43 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
-pub(super) struct LockedEnvelope {
-    envelope_id: Uuid,
-    programme_id: Uuid,
-    plan_id: Uuid,
-    resource_class: String,
-    has_children: bool,
-    allocated: i64,
-    reserved: i64,
-    committed: i64,
-    spent: i64,
-    overrun_limit: i64,
-    sequence: i64,
-}
-
-/// Locks the envelopes that are named and those of the reservations that are, by id. What comes back is as of after the wait.
+/// Locks the envelopes that are named and those of the reservations that are, by id; then reads them with what their plans say, and the
+/// time. Members' limits, locked later, do not depend on the time.
 pub(super) async fn lock_envelopes(
     conn: &mut PgConnection,
     envelopes: &HashSet<EnvelopeId>,
     reservations: &HashSet<ReservationId>,
-) -> Result<Vec<LockedEnvelope>, sqlx::Error> {
-    sqlx::query_as!(
-        LockedEnvelope,
-        "SELECT envelope_id, programme_id, plan_id, resource_class, has_children, allocated, reserved, committed, spent, overrun_limit,
-                sequence
-         FROM envelope
-         WHERE envelope_id = ANY ($1 || ARRAY(SELECT envelope_id FROM reservation WHERE reservation_id = ANY ($2)))
-         ORDER BY envelope_id
-         FOR NO KEY UPDATE",
-        &envelopes.iter().map(|id| id.0).collect::<Vec<_>>(),
-        &reservations.iter().map(|id| id.0).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await
-}
-
-/// The locked envelopes with what their plans say, and the time: read last, after all locks.
-pub(super) async fn with_plans(
-    conn: &mut PgConnection,
-    locked: Vec<LockedEnvelope>,
 ) -> Result<(BTreeMap<EnvelopeId, EnvelopeBook>, DateTime<Utc>), sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT plan_id, state, period_start_time, period_end_time, koc_now() AS "now!" FROM plan WHERE plan_id = ANY ($1)"#,
-        &locked.iter().map(|e| e.plan_id).collect::<Vec<_>>(),
+        r#"SELECT envelope_id AS "envelope_id!", programme_id AS "programme_id!", plan_id AS "plan_id!",
+                  resource_class AS "resource_class!", has_children AS "has_children!", allocated AS "allocated!",
+                  reserved AS "reserved!", committed AS "committed!", spent AS "spent!", overrun_limit AS "overrun_limit!",
+                  sequence AS "sequence!", plan_state AS "plan_state!", period_start_time AS "period_start_time!",
+                  period_end_time AS "period_end_time!", read_time AS "read_time!"
+           FROM lock_envelopes($1, $2)"#,
+        &envelopes.iter().map(|id| id.0).collect::<Vec<_>>(),
+        &reservations.iter().map(|id| id.0).collect::<Vec<_>>(),
     )
     .fetch_all(&mut *conn)
     .await?;
     let now = match rows.first() {
-        Some(row) => row.now,
+        Some(row) => row.read_time,
         None => clock::now(conn).await?,
     };
     let mut books = BTreeMap::new();
-    for envelope in locked {
-        let LockedEnvelope { allocated, reserved, committed, spent, .. } = envelope;
-        let plan = rows.iter().find(|plan| plan.plan_id == envelope.plan_id).ok_or(sqlx::Error::RowNotFound)?;
+    for row in rows {
         let book = EnvelopeBook {
-            programme: ProgrammeId(envelope.programme_id),
-            plan: PlanId(envelope.plan_id),
-            is_reserve: envelope.resource_class == ResourceClass::StrategicReserve.as_str(),
-            has_children: envelope.has_children,
-            stage: Stage::parse(&plan.state).ok_or_else(|| corrupt("plan.state"))?,
-            period: Period::new(plan.period_start_time, plan.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
-            balances: Balances { allocated, reserved, committed, spent },
-            overrun_limit: envelope.overrun_limit,
-            sequence: envelope.sequence,
+            programme: ProgrammeId(row.programme_id),
+            plan: PlanId(row.plan_id),
+            is_reserve: row.resource_class == ResourceClass::StrategicReserve.as_str(),
+            has_children: row.has_children,
+            stage: Stage::parse(&row.plan_state).ok_or_else(|| corrupt("plan.state"))?,
+            period: Period::new(row.period_start_time, row.period_end_time).map_err(|_| corrupt("plan.period_end_time"))?,
+            balances: Balances { allocated: row.allocated, reserved: row.reserved, committed: row.committed, spent: row.spent },
+            overrun_limit: row.overrun_limit,
+            sequence: row.sequence,
         };
-        books.insert(EnvelopeId(envelope.envelope_id), book);
+        books.insert(EnvelopeId(row.envelope_id), book);
     }
     Ok((books, now))
 }
@@ -107,7 +78,7 @@ pub(super) async fn share_members(conn: &mut PgConnection, members: &HashSet<Mem
 /// Locks the limits of members that money of these plans counts towards, by key.
 pub(super) async fn lock_limits(
     conn: &mut PgConnection,
-    locked: &[LockedEnvelope],
+    envelopes: &BTreeMap<EnvelopeId, EnvelopeBook>,
     members: &HashSet<MemberId>,
 ) -> Result<Vec<LimitUse>, sqlx::Error> {
     let rows = sqlx::query!(
@@ -120,9 +91,9 @@ pub(super) async fn lock_limits(
                          AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
          ORDER BY l.programme_id, l.member_id, l.period_start_time
          FOR NO KEY UPDATE OF l",
-        &locked.iter().map(|e| e.programme_id).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
+        &envelopes.values().map(|e| e.programme.0).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
         &members.iter().map(|m| m.0).collect::<Vec<_>>(),
-        &locked.iter().map(|e| e.plan_id).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
+        &envelopes.values().map(|e| e.plan.0).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
     )
     .fetch_all(conn)
     .await?;
@@ -169,7 +140,10 @@ pub(super) async fn originals(
 }
 
 /// What was kept of these operations before.
-pub(super) async fn known(conn: &mut PgConnection, operations: &[Operation]) -> Result<KnownOperations, sqlx::Error> {
+pub(super) async fn known<'a>(
+    conn: &mut PgConnection,
+    operations: impl Iterator<Item = &'a Operation> + Clone,
+) -> Result<KnownOperations, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT o.programme_id, o.method, o.request_id, o.request_hash, o.reservation_id AS "reservation_id?", o.reserved, o.committed,
                   o.spent, o.released, o.expire_time, o.available_after, o.refusal,
@@ -177,9 +151,9 @@ pub(super) async fn known(conn: &mut PgConnection, operations: &[Operation]) -> 
            FROM UNNEST($1::uuid[], $2::text[], $3::uuid[]) AS k (programme_id, method, request_id)
            JOIN operation AS o USING (programme_id, method, request_id)
            LEFT JOIN reservation AS r ON r.reservation_id = o.reservation_id"#,
-        &operations.iter().map(|o| o.key.programme).collect::<Vec<_>>(),
-        &operations.iter().map(|o| o.key.method.to_owned()).collect::<Vec<_>>(),
-        &operations.iter().map(|o| o.key.request_id).collect::<Vec<_>>(),
+        &operations.clone().map(|o| o.key.programme).collect::<Vec<_>>(),
+        &operations.clone().map(|o| o.key.method).collect::<Vec<_>>() as &[&str],
+        &operations.map(|o| o.key.request_id).collect::<Vec<_>>(),
     )
     .fetch_all(conn)
     .await?;
