@@ -64,6 +64,7 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    anyhow::ensure!(config.common.feed_days.is_none(), "this feed is kept for good: KOC_FEED_DAYS is not for it");
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = service.peer(&config.registry.registry_url)?;
     let members = peer::Members::new(registry.clone());

@@ -86,6 +86,7 @@ impl Service {
             jwks_file: self.jwks_file.clone(),
             peer_token_file: Some(self.peer_token_file.clone()),
             database_connections: 16,
+            feed_days: None,
             otlp_endpoint: None,
             log: "warn".into(),
         }
