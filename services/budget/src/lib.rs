@@ -18,7 +18,7 @@ pub use config::Config;
 
 use crate::flow::{
     lane::{self, Lane},
-    lapse_amendment, lapse_draw,
+    lapse_amendment, lapse_draw, verify_ledger,
 };
 use koc_chassis::{
     feed::Feed,
@@ -81,6 +81,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
     service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    service.run_jobs(verify_ledger::KIND, Arc::new(verify_ledger::Verify::new(service.db().clone())));
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 

@@ -96,6 +96,15 @@ impl Service {
 /// A process that goes when this is dropped.
 pub struct Running(Child);
 
+impl Running {
+    /// The memory that it takes, as Linux counts it.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it is at work")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
