@@ -5,6 +5,7 @@ pub mod answer;
 pub mod cluster;
 pub mod database;
 pub mod http;
+pub mod ledger;
 pub mod otlp;
 pub mod process;
 pub mod service;

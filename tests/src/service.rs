@@ -143,6 +143,7 @@ where
         jwks_file: token::jwks_file().to_owned(),
         peer_token_file: Some(token::peer_token_file().to_owned()),
         database_connections: 12,
+        feed_days: None,
         otlp_endpoint: None,
         log: "warn".into(),
     };

@@ -12,10 +12,11 @@ use crate::{
         refusal::Refusal,
         reserve_draw::{DrawStage, DrawStandstill},
         resource_kind::ResourceKind,
+        verification::course::VerificationStage,
     },
     ids::{
         AmendmentId, EntryId, EnvelopeId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId,
-        ResourceId, UnitId,
+        ResourceId, UnitId, VerificationId,
     },
 };
 use chrono::{DateTime, NaiveDate, Utc};
@@ -55,6 +56,15 @@ pub enum Error {
     ReservationNotFound(ReservationId),
     #[error("the reservation has no entry {0}")]
     EntryNotFound(EntryId),
+    #[error("the ledger has {entries} entries: too many for one call")]
+    LedgerTooLarge { entries: i64, most: i64 },
+    #[error("verification {0} does not exist")]
+    VerificationNotFound(VerificationId),
+    /// None: it ended just now.
+    #[error("a verification is running already")]
+    VerificationRunning(Option<VerificationId>),
+    #[error("verification {verification} is {is:?}")]
+    VerificationState { verification: VerificationId, is: VerificationStage },
     #[error("draw {0} does not exist")]
     DrawNotFound(ReserveDrawId),
     #[error("plan {plan} is {is:?}")]

@@ -11,6 +11,7 @@ pub mod expire_reservations;
 pub mod hold_reserve;
 pub mod lapse_amendment;
 pub mod lapse_draw;
+pub mod verify_ledger;
 
 pub mod estimate_cost;
 pub mod move_grant;

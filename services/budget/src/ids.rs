@@ -15,6 +15,8 @@ koc_chassis::typed_id! {
     EntryId,
     /// What caused a movement, or was refused.
     OperationId,
+    /// A verification of a programme's ledger.
+    VerificationId,
     /// A request on the strategic reserve.
     ReserveDrawId,
     /// A thing in the catalogue.

@@ -18,7 +18,7 @@ pub use config::Config;
 
 use crate::flow::{
     lane::{self, Lane},
-    lapse_amendment, lapse_draw,
+    lapse_amendment, lapse_draw, verify_ledger,
 };
 use koc_chassis::{
     feed::Feed,
@@ -64,6 +64,7 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    anyhow::ensure!(config.common.feed_days.is_none(), "this feed is kept for good: KOC_FEED_DAYS is not for it");
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = service.peer(&config.registry.registry_url)?;
     let members = peer::Members::new(registry.clone());
@@ -80,6 +81,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
     service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    service.run_jobs(verify_ledger::KIND, Arc::new(verify_ledger::Verify::new(service.db().clone())));
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 

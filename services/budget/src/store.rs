@@ -17,6 +17,7 @@ pub mod reserve_draw;
 pub mod reserve_policy;
 pub mod resource;
 pub mod stock;
+pub mod verification;
 
 /// A value in the database that no version of this service writes.
 fn corrupt(column: &str) -> sqlx::Error {

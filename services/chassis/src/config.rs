@@ -29,6 +29,11 @@ pub struct ServeConfig {
     #[arg(long, env = "KOC_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=200))]
     pub database_connections: u32,
 
+    /// For how many days facts stay in the feed, 30 or more; for good when not set. Of use for the registry's and measurement's feeds: the
+    /// budget's and the task service's are kept for good.
+    #[arg(long, env = "KOC_FEED_DAYS", value_parser = clap::value_parser!(u16).range(30..))]
+    pub feed_days: Option<u16>,
+
     /// Address of an OTLP collector (gRPC), e.g. http://localhost:4317; without it traces are not sent.
     #[arg(long, env = "KOC_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

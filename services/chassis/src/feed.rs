@@ -81,25 +81,31 @@ impl Feed {
 
     /// One page after a position.
     pub async fn list(&self, programme: Option<ProgrammeId>, after: i64, size: i64) -> Result<Page, Fault> {
-        self.read(programme, after, size)
-            .await
-            .map_err(|error| {
-                let fault = Fault::of_database(&error);
-                if fault.code == tonic::Code::Internal {
-                    tracing::error!(error = %error, "the feed could not be read");
-                }
-                fault
-            })
-            .and_then(|page| {
-                if after > page.head {
-                    let message = format!("position {after} is beyond the head at {}", page.head);
-                    return Err(Fault::refused("POSITION_AHEAD", message).with("head_position", page.head));
-                }
-                Ok(page)
-            })
+        let (page, dropped) = self.read(programme, after, size).await.map_err(|error| {
+            let fault = Fault::of_database(&error);
+            if fault.code == tonic::Code::Internal {
+                tracing::error!(error = %error, "the feed could not be read");
+            }
+            fault
+        })?;
+        if after > page.head {
+            let message = format!("position {after} is beyond the head at {}", page.head);
+            return Err(Fault::refused("POSITION_AHEAD", message).with("head_position", page.head));
+        }
+        if after < dropped {
+            let message = format!(
+                "what comes after position {after} is kept only from {} on: note the head, read what there is now by the lists of this \
+                 service, and go on from the noted head",
+                dropped + 1
+            );
+            let fault = Fault::refused("POSITION_DROPPED", message).with("first_position", dropped + 1);
+            return Err(fault.with("head_position", page.head));
+        }
+        Ok(page)
     }
 
-    async fn read(&self, programme: Option<ProgrammeId>, after: i64, size: i64) -> Result<Page, sqlx::Error> {
+    /// A page, and up to where facts were dropped as far as that matters to it.
+    async fn read(&self, programme: Option<ProgrammeId>, after: i64, size: i64) -> Result<(Page, i64), sqlx::Error> {
         // The head first: what is read next reaches at least as far.
         let (head, time): (i64, DateTime<Utc>) =
             sqlx::query_as("SELECT position, koc_now() FROM feed_head").fetch_one(self.db.pool()).await?;
@@ -116,9 +122,16 @@ impl Feed {
         .bind(size)
         .fetch_all(self.db.pool())
         .await?;
+        // Looked at after the facts, so that none was dropped before they were read and is not known of. The oldest are dropped first: where
+        // the next one is there, all are.
+        let whole = after >= head || rows.first().is_some_and(|row| row.position == after + 1);
+        let dropped = match whole {
+            true => 0,
+            false => sqlx::query_scalar("SELECT dropped_position FROM feed_head").fetch_one(self.db.pool()).await?,
+        };
         let full = i64::try_from(rows.len()).is_ok_and(|n| n == size);
         let through = if full { rows.last().map_or(head, |r| r.position) } else { head.max(after) };
-        Ok(Page { changes: rows.into_iter().map(Change::from).collect(), through, head, time })
+        Ok((Page { changes: rows.into_iter().map(Change::from).collect(), through, head, time }, dropped))
     }
 
     /// Pages after a position, then those to come, then heartbeats; ends when the service drains.
@@ -167,6 +180,24 @@ impl Feed {
             }
         });
         Ok(receiver)
+    }
+}
+
+/// Makes parts of the feed's table ahead of the head, and drops those whose facts are all older than `days`. A failure is logged; the next
+/// round tries again, long before the sequencer comes to the end of the last part.
+pub async fn keep_parts(db: Db, days: Option<u16>) {
+    let made = match sqlx::query_scalar::<_, i32>("SELECT extend_feed()").fetch_one(db.pool()).await {
+        Ok(made) => made,
+        Err(error) => return tracing::warn!(error = %error, "no new part of the feed could be made; trying again"),
+    };
+    let dropped = match days {
+        None => Ok(0),
+        Some(days) => sqlx::query_scalar::<_, i32>("SELECT shorten_feed($1)").bind(i32::from(days)).fetch_one(db.pool()).await,
+    };
+    match dropped {
+        Ok(0) if made == 0 => {}
+        Ok(dropped) => tracing::info!(made, dropped, "parts of the feed"),
+        Err(error) => tracing::warn!(error = %error, "no old part of the feed could be dropped; trying again"),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     auth::Keys,
     config::ServeConfig,
     consumer::Consumer,
-    feed::Feed,
+    feed::{self, Feed},
     gate::Gate,
     job::{self, JobHandler},
     peer::{self, PeerChannel, Token},
@@ -39,6 +39,8 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Jobs that are done can be looked at until so long after they began; how often older ones are removed.
 const KEEP_JOBS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const PURGE_PAUSE: Duration = Duration::from_secs(60);
+/// How often the parts of the feed are looked at.
+const PARTS_PAUSE: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// Largest message, in and out.
@@ -176,6 +178,8 @@ impl Service {
 
         let db = self.db.clone();
         self.every(PURGE_PAUSE, move || purge_jobs(db.clone()));
+        let (db, days) = (self.db.clone(), self.config.feed_days);
+        self.every(PARTS_PAUSE, move || feed::keep_parts(db.clone(), days));
         let watched = Vitals::new(self.db.clone(), self.jobs.keys().copied().collect());
         self.every(vitals::PAUSE, move || watched.clone().look());
         let (db, hook, stop) = (self.db.clone(), self.hook.take(), self.stop.clone());

@@ -40,6 +40,7 @@ const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    anyhow::ensure!(config.common.feed_days.is_none(), "this feed is kept for good: KOC_FEED_DAYS is not for it");
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = peer::Registry::new(service.peer(&config.registry.registry_url)?);
     let budget = peer::Budget::new(service.peer(&config.budget.budget_url)?);

@@ -13,6 +13,7 @@ mod raw;
 mod report;
 mod sides;
 mod stage;
+mod verify;
 
 use clap::Parser;
 use std::time::Duration;
@@ -37,6 +38,9 @@ struct Options {
     /// Only rows whose name holds this text.
     #[arg(long, default_value = "")]
     only: String,
+    /// Instead of all that: the verification of a ledger of so many entries, 10,000,000 say, and the memory that the service takes for it.
+    #[arg(long, value_name = "ENTRIES")]
+    verify: Option<i64>,
     /// What cargo says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -55,10 +59,18 @@ fn main() -> anyhow::Result<()> {
     let runtime = process::runtime()?;
     let table = runtime.block_on(async {
         let mut stage = stage::Stage::set(&postgres).await?;
-        sides::measure(&mut stage, Duration::from_secs_f64(options.seconds), options.runs, &options.only).await
+        match options.verify {
+            Some(entries) => verify::measure(&mut stage, entries).await.map(|()| None),
+            None => {
+                let seconds = Duration::from_secs_f64(options.seconds);
+                sides::measure(&mut stage, seconds, options.runs, &options.only).await.map(Some)
+            }
+        }
     })?;
     drop(runtime);
     postgres.remove()?;
-    report::print(&table, options.seconds, options.runs);
+    if let Some(table) = table {
+        report::print(&table, options.seconds, options.runs);
+    }
     Ok(())
 }

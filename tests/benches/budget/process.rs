@@ -86,6 +86,7 @@ impl Service {
             jwks_file: self.jwks_file.clone(),
             peer_token_file: Some(self.peer_token_file.clone()),
             database_connections: 16,
+            feed_days: None,
             otlp_endpoint: None,
             log: "warn".into(),
         }
@@ -94,6 +95,15 @@ impl Service {
 
 /// A process that goes when this is dropped.
 pub struct Running(Child);
+
+impl Running {
+    /// The memory that it takes, as Linux counts it.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it is at work")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -15,7 +15,10 @@ use koc_tests::{
     service::{Bearer, free_address},
     token, wait,
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tonic::{
     service::interceptor::InterceptedService,
@@ -31,6 +34,8 @@ const ENVELOPES: usize = 1_000;
 const ENVELOPES_OF_A_PLAN: usize = 100;
 /// In each envelope and account: more than any run takes.
 const MONEY_MINOR: i64 = 1_000_000_000_000;
+/// How often the last verification is looked at.
+const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
 pub const REPLICAS: usize = 3;
 
 /// A server of its own, as durable as one in production.
@@ -79,6 +84,7 @@ impl Postgres {
 /// Everything at work.
 pub struct Stage {
     admin: PgConnection,
+    admin_url: String,
     pub bare_url: String,
     pub raw_url: String,
     pub accounts: Vec<Uuid>,
@@ -130,7 +136,7 @@ impl Stage {
         let mut admin = PgConnection::connect(&koc).await?;
         sqlx::query("SET search_path = budget").execute(&mut admin).await?;
         let bare_url = format!("http://{bare}");
-        let mut stage = Self { admin, bare_url, raw_url, accounts, target, budgets, _others: others };
+        let mut stage = Self { admin, admin_url: koc, bare_url, raw_url, accounts, target, budgets, _others: others };
         stage.replicas(1).await?;
         stage.fund(&registry_url).await?;
         Ok(stage)
@@ -190,13 +196,45 @@ impl Stage {
 
     /// That the ledger adds up after all that.
     pub async fn verify(&self) -> anyhow::Result<i64> {
+        let verification = self.verify_in_background(&self.target.programme, VERIFICATION_PAUSE, |_| {}).await?;
+        Ok(verification.verified_entry_count)
+    }
+
+    /// Has the first replica verify a ledger; `look` is told the memory that it takes meanwhile, every `pause`.
+    pub async fn verify_in_background(
+        &self,
+        programme_id: &str,
+        pause: Duration,
+        mut look: impl FnMut(u64),
+    ) -> anyhow::Result<pb::LedgerVerification> {
         let mut client = pb::ledger_service_client::LedgerServiceClient::new(self.client(&self.target.urls[0], "auditor")?);
-        let request = pb::VerifyLedgerRequest { programme_id: self.target.programme.clone() };
-        let mut request = tonic::Request::new(request);
-        request.set_timeout(PATIENCE);
-        let report = client.verify_ledger(request).await?.into_inner();
-        anyhow::ensure!(report.valid, "the ledger does not add up: {}", report.finding);
-        Ok(report.entry_count)
+        let (programme_id, request_id) = (programme_id.to_owned(), Uuid::now_v7().to_string());
+        let request = pb::StartLedgerVerificationRequest { programme_id: programme_id.clone(), request_id };
+        let begun = client.start_ledger_verification(request).await?.into_inner().verification.context("it has begun")?;
+        loop {
+            tokio::time::sleep(pause).await;
+            look(self.resident_kib()?);
+            let verification_id = begun.verification_id.clone();
+            let request = pb::GetLedgerVerificationRequest { programme_id: programme_id.clone(), verification_id };
+            let found = client.get_ledger_verification(request).await?.into_inner().verification.context("it is there")?;
+            match found.state() {
+                pb::LedgerVerificationState::Running => {}
+                pb::LedgerVerificationState::Passed => return Ok(found),
+                _ => anyhow::bail!("the ledger does not add up: {}", found.finding),
+            }
+        }
+    }
+
+    /// The memory that the first replica takes.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let (.., running) = self.budgets.first().context("there are replicas")?;
+        running.as_ref().context("the first is at work")?.resident_kib()
+    }
+
+    /// The budget's schema as superuser.
+    pub async fn pool(&self) -> anyhow::Result<PgPool> {
+        let options = self.admin_url.parse::<PgConnectOptions>()?.options([("search_path", "budget")]);
+        Ok(PgPoolOptions::new().max_connections(1).connect_with(options).await?)
     }
 
     fn client(&self, url: &str, actor: &str) -> anyhow::Result<InterceptedService<Channel, Bearer>> {

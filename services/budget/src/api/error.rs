@@ -33,6 +33,25 @@ impl ServiceError for Error {
             Self::EnvelopeNotFound(id) => missing("ENVELOPE_NOT_FOUND", "envelope", id),
             Self::ReservationNotFound(id) => missing("RESERVATION_NOT_FOUND", "reservation", id),
             Self::EntryNotFound(id) => missing("ENTRY_NOT_FOUND", "ledger entry", id),
+            Self::LedgerTooLarge { entries, most } => {
+                let message = format!(
+                    "the ledger has {entries} entries; one call verifies at most {most}: StartLedgerVerification verifies all of them"
+                );
+                Fault::refused("LEDGER_TOO_LARGE", message).with("entry_count", entries).with("max_entry_count", most)
+            }
+            Self::VerificationNotFound(id) => missing("VERIFICATION_NOT_FOUND", "verification", id),
+            Self::VerificationRunning(running) => {
+                let fault = Fault::refused("VERIFICATION_RUNNING", "the programme's ledger is being verified already");
+                match running {
+                    Some(id) => fault.with("subject", id),
+                    None => fault,
+                }
+            }
+            Self::VerificationState { verification, is } => {
+                Fault::refused("VERIFICATION_STATE", format!("the verification is {}", is.as_str()))
+                    .with("subject", verification)
+                    .with("state", is.as_str())
+            }
             Self::DrawNotFound(id) => missing("DRAW_NOT_FOUND", "reserve draw", id),
             Self::PlanState { plan, is, must_be } => {
                 let message = format!("the plan is {}; it must be {}", is.as_str(), must_be.as_str());

@@ -1,9 +1,13 @@
 //! LedgerService.
 
+mod verification;
+
 use super::{Api, convert};
 use crate::{
+    domain::verification::course::Extent,
     error::Error,
-    ids::{EnvelopeId, ReservationId},
+    flow::{fact::optional, verify_ledger},
+    ids::{EnvelopeId, ReservationId, VerificationId},
     store,
 };
 use koc_chassis::{clock, fault::Violation, page};
@@ -11,6 +15,8 @@ use koc_proto::koc::budget::v1 as pb;
 use tonic::{Request, Response, Status};
 
 const LIST: &str = "ListLedgerEntries";
+/// Entries that one call verifies, at most: on a slow machine too it ends before the default deadline does.
+const MAX_ENTRIES_AT_ONCE: i64 = 150_000;
 
 #[tonic::async_trait]
 impl pb::ledger_service_server::LedgerService for Api {
@@ -73,17 +79,86 @@ impl pb::ledger_service_server::LedgerService for Api {
         self.gate
             .read(request, async |call, _: pb::VerifyLedgerRequest| {
                 let mut tx = self.gate.db().snapshot().await?;
-                let report = store::ledger::verify(&mut tx, call.programme).await?;
+                let Extent { entries, .. } = store::ledger::extent(&mut tx, call.programme).await?;
+                if entries > MAX_ENTRIES_AT_ONCE {
+                    return Err(Error::LedgerTooLarge { entries, most: MAX_ENTRIES_AT_ONCE });
+                }
+                let report = verify_ledger::at_once(&mut tx, call.programme).await?;
                 Ok(pb::VerifyLedgerResponse {
                     valid: report.finding.is_none(),
-                    entry_count: report.entry_count,
-                    chained_count: report.chained_count,
-                    bad_entry_id: crate::flow::fact::optional(report.finding.as_ref().and_then(|f| f.entry)),
+                    entry_count: report.course.counts.entries,
+                    chained_count: report.course.counts.links,
+                    bad_entry_id: optional(report.finding.as_ref().and_then(|f| f.entry)),
+                    chain_head: hex::encode(report.course.head()),
                     finding: report.finding.map(|f| f.text).unwrap_or_default(),
-                    chain_head: hex::encode(report.head),
                 })
             })
             .await
+    }
+
+    async fn start_ledger_verification(
+        &self,
+        request: Request<pb::StartLedgerVerificationRequest>,
+    ) -> Result<Response<pb::StartLedgerVerificationResponse>, Status> {
+        self.gate
+            .mutate(request, |work, _| {
+                Box::pin(async move {
+                    let verification = Some(verification::to_proto(&verification::start(work).await?));
+                    Ok(pb::StartLedgerVerificationResponse { verification })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
+    async fn get_ledger_verification(
+        &self,
+        request: Request<pb::GetLedgerVerificationRequest>,
+    ) -> Result<Response<pb::GetLedgerVerificationResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::GetLedgerVerificationRequest| {
+                let id = VerificationId::parse("verification_id", &request.verification_id)?;
+                let mut conn = self.gate.db().read().await?;
+                let found = store::verification::find(&mut conn, call.programme, id).await?;
+                let verification = Some(verification::to_proto(&found.ok_or(Error::VerificationNotFound(id))?));
+                Ok(pb::GetLedgerVerificationResponse { verification })
+            })
+            .await
+    }
+
+    async fn list_ledger_verifications(
+        &self,
+        request: Request<pb::ListLedgerVerificationsRequest>,
+    ) -> Result<Response<pb::ListLedgerVerificationsResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::ListLedgerVerificationsRequest| {
+                let programme = call.programme.to_string();
+                let before = page::after_id(verification::LIST, &[&programme], &request.page_token)?;
+                let size = page::size(request.page_size);
+                let mut conn = self.gate.db().read().await?;
+                let mut found = store::verification::list(&mut conn, call.programme, before, size + 1).await?;
+                let next_page_token =
+                    page::cut(&mut found, size, |v| page::token(verification::LIST, &[&programme], &v.id.to_string()));
+                let verifications = found.iter().map(verification::to_proto).collect();
+                Ok(pb::ListLedgerVerificationsResponse { verifications, next_page_token })
+            })
+            .await
+    }
+
+    async fn cancel_ledger_verification(
+        &self,
+        request: Request<pb::CancelLedgerVerificationRequest>,
+    ) -> Result<Response<pb::CancelLedgerVerificationResponse>, Status> {
+        self.gate
+            .mutate(request, |work, request| {
+                Box::pin(async move {
+                    let id = VerificationId::parse("verification_id", &request.verification_id)?;
+                    let verification = Some(verification::to_proto(&verification::cancel(work, id, request.reason).await?));
+                    Ok(pb::CancelLedgerVerificationResponse { verification })
+                })
+            })
+            .await
+            .map(Into::into)
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Imbalance {
 }
 
 /// How an envelope's money stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Balances {
     pub allocated: i64,
     pub reserved: i64,

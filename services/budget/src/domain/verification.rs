@@ -1,10 +1,13 @@
 //! Recomputing the ledger: entries come one by one, in order, and only the present envelope's, reservation's or link's state is kept.
 
+pub mod course;
+
 use super::{
-    balances::{Balances, Parts},
+    balances::{Balances, EntryKind, Parts},
     ledger::{GENESIS, Hash, LedgerEntry},
 };
 use crate::ids::{EntryId, EnvelopeId, ReservationId};
+use serde::{Deserialize, Serialize};
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +18,19 @@ pub struct Finding {
     pub entry: Option<EntryId>,
 }
 
-fn finding(entry: &LedgerEntry, text: String) -> Finding {
-    Finding {
-        text: format!("entry {} (number {} of envelope {}) {text}", entry.id, entry.envelope_sequence, entry.envelope),
-        entry: Some(entry.id),
+impl Finding {
+    /// At an entry: `text` goes on where the entry is named.
+    pub fn at(id: EntryId, envelope: EnvelopeId, envelope_sequence: i64, text: &str) -> Self {
+        Self { text: format!("entry {id} (number {envelope_sequence} of envelope {envelope}) {text}"), entry: Some(id) }
     }
 }
 
+fn finding(entry: &LedgerEntry, text: String) -> Finding {
+    Finding::at(entry.id, entry.envelope, entry.envelope_sequence, &text)
+}
+
 /// Recomputes one envelope.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvelopeAudit {
     id: EnvelopeId,
     balances: Balances,
@@ -34,6 +41,15 @@ pub struct EnvelopeAudit {
 impl EnvelopeAudit {
     pub fn new(id: EnvelopeId) -> Self {
         Self { id, balances: Balances::default(), sequence: 0, last: None }
+    }
+
+    pub fn id(&self) -> EnvelopeId {
+        self.id
+    }
+
+    /// How many entries were taken.
+    pub fn sequence(&self) -> i64 {
+        self.sequence
     }
 
     /// Takes the next entry in the envelope's order.
@@ -74,26 +90,42 @@ impl EnvelopeAudit {
     }
 }
 
+/// What an entry says of its reservation.
+#[derive(Debug, Clone, Copy)]
+pub struct ReservationEntry {
+    pub id: EntryId,
+    pub envelope: EnvelopeId,
+    pub envelope_sequence: i64,
+    pub kind: EntryKind,
+    pub amount: i64,
+}
+
 /// Recomputes one reservation.
 #[derive(Debug)]
 pub struct ReservationAudit {
     id: ReservationId,
+    envelope: EnvelopeId,
     parts: Parts,
     last: Option<EntryId>,
 }
 
 impl ReservationAudit {
-    pub fn new(id: ReservationId) -> Self {
-        Self { id, parts: Parts::default(), last: None }
+    pub fn new(id: ReservationId, envelope: EnvelopeId) -> Self {
+        Self { id, envelope, parts: Parts::default(), last: None }
+    }
+
+    pub fn id(&self) -> ReservationId {
+        self.id
     }
 
     /// Takes the next entry of the reservation.
-    pub fn take(&mut self, entry: &LedgerEntry, envelope: EnvelopeId) -> Result<(), Finding> {
-        if entry.envelope != envelope {
-            return Err(finding(entry, format!("is of another envelope than its reservation {}", self.id)));
+    pub fn take(&mut self, entry: &ReservationEntry) -> Result<(), Finding> {
+        let bad = |text: String| Err(Finding::at(entry.id, entry.envelope, entry.envelope_sequence, &text));
+        if entry.envelope != self.envelope {
+            return bad(format!("is of another envelope than its reservation {}", self.id));
         }
         if let Err(imbalance) = self.parts.post(entry.kind, entry.amount) {
-            return Err(finding(entry, format!("cannot be posted to reservation {}: {imbalance}", self.id)));
+            return bad(format!("cannot be posted to reservation {}: {imbalance}", self.id));
         }
         self.last = Some(entry.id);
         Ok(())
@@ -110,7 +142,7 @@ impl ReservationAudit {
 }
 
 /// Recomputes the chain of one programme.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainAudit {
     head: Hash,
     length: i64,

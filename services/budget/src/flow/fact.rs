@@ -10,7 +10,9 @@ use crate::{
         plan::{Plan, Stage},
         reserve_draw::{Draw, DrawStage},
         resource_kind::ResourceKind,
+        verification::course::VerificationStage,
     },
+    ids::VerificationId,
     store::operation::Posted,
 };
 use koc_chassis::money::{Currency, Money};
@@ -48,6 +50,19 @@ pub fn reserve_draw_changed(draw: &Draw) -> pb::ReserveDrawChanged {
         state: draw_state(draw.stage()).into(),
         output_id: optional(draw.output),
         reservation_id: optional(draw.reservation()),
+    }
+}
+
+pub fn ledger_verification_ended(id: VerificationId, stage: VerificationStage) -> pb::LedgerVerificationEnded {
+    pb::LedgerVerificationEnded { verification_id: id.to_string(), state: verification_state(stage).into() }
+}
+
+pub fn verification_state(stage: VerificationStage) -> pb::LedgerVerificationState {
+    match stage {
+        VerificationStage::Running => pb::LedgerVerificationState::Running,
+        VerificationStage::Passed => pb::LedgerVerificationState::Passed,
+        VerificationStage::Failed => pb::LedgerVerificationState::Failed,
+        VerificationStage::Cancelled => pb::LedgerVerificationState::Cancelled,
     }
 }
 

@@ -4,7 +4,7 @@ mod past;
 mod verify;
 
 pub use past::{add_checkpoints, balances_at, members_at};
-pub use verify::{Report, verify};
+pub use verify::{EntryOf, Scope, extent, verify_part};
 
 use super::corrupt;
 use crate::{

@@ -97,23 +97,42 @@ pub async fn list(
     rows.into_iter().map(MemoEntry::try_from).collect()
 }
 
-/// Debits less credits of each account that was used, over all entries of a programme or of a grant.
+/// Debits less credits of each account that was used, over all entries of a programme or of a grant: of the programme as they are kept,
+/// of the grant as its few entries give them.
 pub async fn balances(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     grant: Option<GrantId>,
 ) -> Result<Vec<(MemoAccount, i64)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT side.account AS "account!", sum(side.amount)::bigint AS "balance!"
-           FROM memo_entry AS m
-           CROSS JOIN LATERAL (VALUES (m.debit_account, m.amount), (m.credit_account, -m.amount)) AS side (account, amount)
-           WHERE m.programme_id = $1 AND ($2::uuid IS NULL OR m.grant_id = $2)
-           GROUP BY side.account
-           ORDER BY side.account"#,
-        programme.0,
-        grant.map(|grant| grant.0),
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(|row| Ok((account(&row.account)?, row.balance))).collect()
+    let balances: Vec<(String, i64)> = match grant {
+        None => sqlx::query!(
+            r#"SELECT account, sum(balance)::bigint AS "balance!"
+               FROM memo_balance
+               WHERE programme_id = $1
+               GROUP BY account
+               ORDER BY account"#,
+            programme.0,
+        )
+        .fetch_all(conn)
+        .await?
+        .into_iter()
+        .map(|row| (row.account, row.balance))
+        .collect(),
+        Some(grant) => sqlx::query!(
+            r#"SELECT side.account AS "account!", sum(side.amount)::bigint AS "balance!"
+               FROM memo_entry AS m
+               CROSS JOIN LATERAL (VALUES (m.debit_account, m.amount), (m.credit_account, -m.amount)) AS side (account, amount)
+               WHERE m.programme_id = $1 AND m.grant_id = $2
+               GROUP BY side.account
+               ORDER BY side.account"#,
+            programme.0,
+            grant.0,
+        )
+        .fetch_all(conn)
+        .await?
+        .into_iter()
+        .map(|row| (row.account, row.balance))
+        .collect(),
+    };
+    balances.into_iter().map(|(text, balance)| Ok((account(&text)?, balance))).collect()
 }

@@ -225,7 +225,8 @@ pub async fn calendar(world: &World, unit_id: &str, start: &str, end: &str) -> R
     Ok(bookings.into_iter().map(|booking| (booking.start_date, booking.end_date, booking.ended)).collect())
 }
 
-/// The memo entries of a grant as (item, credit account, amount), and the balances of the accounts.
+/// The memo entries of a grant as (item, credit account, amount), and the balances of the accounts; checks that the programme's totals are
+/// the sums of all its entries.
 pub async fn memo(world: &World, grant_id: &str) -> (Vec<(String, pb::MemoAccount, i64)>, Vec<(pb::MemoAccount, i64)>) {
     let request = pb::ListMemoEntriesRequest {
         programme_id: world.programme.clone(),
@@ -234,7 +235,23 @@ pub async fn memo(world: &World, grant_id: &str) -> (Vec<(String, pb::MemoAccoun
         page_token: String::new(),
     };
     let mut client = pb::memo_service_client::MemoServiceClient::new(world.budget.channel());
+    let all = pb::ListMemoEntriesRequest { grant_id: String::new(), ..request.clone() };
     let page = client.list_memo_entries(request).await.expect("a page").into_inner();
+    let all = client.list_memo_entries(all).await.expect("a page").into_inner().balances;
+    let summed: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT 'MEMO_ACCOUNT_' || side.account, sum(side.amount)::bigint
+         FROM memo_entry AS m
+         CROSS JOIN LATERAL (VALUES (m.debit_account, m.amount), (m.credit_account, -m.amount)) AS side (account, amount)
+         WHERE m.programme_id = $1::uuid
+         GROUP BY side.account
+         ORDER BY side.account",
+    )
+    .bind(&world.programme)
+    .fetch_all(&world.budget.database.admin)
+    .await
+    .expect("sums");
+    let total = |balance: &pb::MemoBalance| (balance.account().as_str_name().to_owned(), minor(balance.balance.as_ref()));
+    assert_eq!(all.iter().map(total).collect::<Vec<_>>(), summed);
     let entry = |entry: &pb::MemoEntry| (entry.item.clone(), entry.credit_account(), minor(entry.amount.as_ref()));
     let balance = |balance: &pb::MemoBalance| (balance.account(), minor(balance.balance.as_ref()));
     (page.entries.iter().map(entry).collect(), page.balances.iter().map(balance).collect())

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use tonic::Code;
 
 /// A world with three reservations in all states, and their entries in the envelope: what the tests below meddle with.
-async fn eventful() -> (World, Vec<pb::LedgerEntry>) {
+pub async fn eventful() -> (World, Vec<pb::LedgerEntry>) {
     let world = World::new().await;
     let member_id = id();
     world.set_limit(world.limit_request(&member_id, 5_000)).await.expect("a limit");
@@ -98,7 +98,7 @@ async fn neither_the_service_nor_the_owner_can_change_what_was_written() {
 }
 
 /// Changes the database as a superuser may, past triggers and foreign keys. `$1` in each statement is `id`.
-async fn meddle(world: &World, id: &str, statements: &[&'static str]) {
+pub async fn meddle(world: &World, id: &str, statements: &[&'static str]) {
     let mut tx = world.budget.database.admin.begin().await.expect("a transaction");
     sqlx::query("SET LOCAL session_replication_role = replica").execute(&mut *tx).await.expect("a superuser");
     for statement in statements {

@@ -37,4 +37,5 @@ mod stock;
 mod summary;
 mod tree;
 mod validate_only;
+mod verification;
 mod worked_example;

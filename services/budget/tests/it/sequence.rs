@@ -13,7 +13,7 @@ use koc_budget::{
         plan::Stage,
         reversal::{Original, ReversalReason},
     },
-    flow::post_operations::post,
+    flow::{post_operations::post, verify_ledger},
     ids::{EntryId, EnvelopeId, MemberId, PlanId, ProgrammeId, ReservationId},
     store::{
         ledger,
@@ -393,8 +393,8 @@ impl Bench {
             .await
             .expect("a use");
         assert_eq!(used, model.books.limits[0].used);
-        let report = ledger::verify(&mut tx, model.programme).await.expect("verified");
-        assert_eq!((report.finding, report.entry_count), (None, i64::try_from(model.postings.len()).expect("few")));
+        let report = verify_ledger::at_once(&mut tx, model.programme).await.expect("verified");
+        assert_eq!((report.finding, report.course.counts.entries), (None, i64::try_from(model.postings.len()).expect("few")));
     }
 }
 

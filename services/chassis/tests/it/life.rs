@@ -27,6 +27,7 @@ fn config(database: &service::ServiceDatabase) -> ServeConfig {
         jwks_file: token::jwks_file().to_owned(),
         peer_token_file: None,
         database_connections: 8,
+        feed_days: None,
         otlp_endpoint: None,
         log: "warn".into(),
     }

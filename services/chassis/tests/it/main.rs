@@ -9,4 +9,5 @@ mod gate;
 mod http;
 mod job;
 mod life;
+mod parts;
 mod trace;
