@@ -23,7 +23,7 @@ async fn tell(db: &Db, facts: usize) {
     let mut tx = db.begin().await.expect("a transaction");
     outbox::append(&mut tx, &vec![fact; facts]).await.expect("facts");
     tx.commit().await.expect("commits");
-    assert_eq!(sequencer::step(db, None).await.expect("sequences"), facts);
+    assert_eq!(sequencer::Sequencer::new(db).step(None).await.expect("sequences"), facts);
 }
 
 async fn positions(feed: &Feed, after: i64) -> Vec<i64> {
