@@ -46,6 +46,7 @@ pub static SCHEMA: Schema = Schema {
         "ledger_entry",
         "ledger_chain",
         "operation",
+        "amendment_reserve_terms",
         "reserve_policy",
         "reserve_draw_approval",
         "reserve_draw_outcome",

@@ -3,7 +3,10 @@
 //! The plans' rows are locked before, by id; here their envelopes are. From then on no money moves in them but by this, so what is decided
 //! upon holds when it is written. A reservation that came first has its money, and one that comes later finds what is left.
 
-use super::post_operations::{asked, post_all};
+use super::{
+    fact,
+    post_operations::{asked, post_all},
+};
 use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, Closing, Line, MAX_RELEASED, OpenReservations, carry_over_target, diff},
@@ -11,6 +14,7 @@ use crate::{
         envelope::{Envelope, Tree},
         plan::{Plan, Stage},
         refusal::Refusal,
+        reserve_policy::ReservePolicy,
     },
     error::Error,
     ids::{AmendmentId, EnvelopeId, ReservationId},
@@ -71,7 +75,29 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
             set_overruns(work, &plans.plan, &amendment.lines, currency).await?;
             store::plan::amend(work.conn(), &mut plans.plan).await?;
         }
+        AmendmentKind::ReservePolicy => {
+            set_policy(work, amendment, &plans.plan).await?;
+            store::plan::amend(work.conn(), &mut plans.plan).await?;
+        }
     }
+    Ok(())
+}
+
+/// Gives the plan's reserve policy the version that was proposed. The plan's lock orders the versions.
+async fn set_policy(work: &mut Work, amendment: &Amendment, plan: &Plan) -> Result<(), Error> {
+    let terms = amendment.terms.clone().ok_or(Error::ReserveMissing(plan.id))?;
+    let before = store::reserve_policy::current(work.conn(), plan).await?;
+    let policy = ReservePolicy {
+        plan: plan.id,
+        version: before.version + 1,
+        terms,
+        reason: amendment.reason.clone(),
+        set_by: amendment.proposed_by.clone(),
+        amendment: Some(amendment.id),
+        create_time: work.now().await?,
+    };
+    store::reserve_policy::insert(work.conn(), plan, &policy).await?;
+    work.emit(plan.id.0, &fact::reserve_policy_changed(&policy)).await?;
     Ok(())
 }
 
