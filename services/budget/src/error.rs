@@ -14,8 +14,8 @@ use crate::{
         resource_kind::ResourceKind,
     },
     ids::{
-        AmendmentId, EntryId, EnvelopeId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId,
-        ResourceId, UnitId,
+        AmendmentId, EntryId, EnvelopeId, EstimateId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId,
+        ReserveDrawId, ResourceId, UnitId,
     },
 };
 use chrono::{DateTime, NaiveDate, Utc};
@@ -82,6 +82,8 @@ pub enum Error {
     OpenReservations { plan: PlanId, count: usize },
     #[error("{count} grants that plan {plan} pays for are out")]
     GrantsOut { plan: PlanId, count: i64 },
+    #[error("{count} grants of resource {resource} are open")]
+    GrantsOpen { resource: ResourceId, count: i64 },
     #[error("plan {plan} has no envelope that takes {class:?}")]
     CarryOverTargetMissing { plan: PlanId, class: ResourceClass },
     #[error("the reserve of plan {0} would not be within its bounds")]
@@ -109,6 +111,8 @@ pub enum Error {
     AdvisorFailed(#[source] tokio::task::JoinError),
     #[error("resource {0} does not exist")]
     ResourceNotFound(ResourceId),
+    #[error("estimate {0} does not exist")]
+    EstimateNotFound(EstimateId),
     #[error("resource {0} was changed meanwhile")]
     ResourceChanged(ResourceId),
     #[error("resource {0} is retired")]

@@ -21,8 +21,10 @@ use crate::{
     store::{self, envelope::Added, operation::Operation},
 };
 use koc_chassis::{gate::Work, money::Currency};
-use koc_proto::{koc::budget::v1 as pb, rules::Rules};
 use uuid::Uuid;
+
+/// What an amendment asks of the ledger; together with the amendment and what is moved it is the operation's key.
+const APPLY: &str = "koc.budget.amendment.Apply";
 
 /// The plans that an amendment concerns, locked.
 pub struct Plans {
@@ -240,5 +242,5 @@ fn operation(work: &Work, amendment: AmendmentId, command: Command, currency: Cu
     // An amendment does one thing to each envelope and reservation.
     let subject = command.envelope().map(|id| id.0).or(command.reservation().map(|id| id.0)).unwrap_or_default();
     let request_id = Uuid::new_v5(&amendment.0, subject.as_bytes());
-    asked(work, pb::ApproveAmendmentRequest::NAME, request_id, command, currency)
+    asked(work, APPLY, request_id, command, currency)
 }
