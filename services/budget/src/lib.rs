@@ -16,9 +16,12 @@ pub mod store;
 
 pub use config::Config;
 
-use crate::flow::{
-    lane::{self, Lane},
-    lapse_amendment, lapse_draw,
+use crate::{
+    domain::{amendment::Amendment, reserve_draw::Draw},
+    flow::{
+        lane::{self, Lane},
+        lapse::{Lapse, Waiting},
+    },
 };
 use koc_chassis::{
     feed::Feed,
@@ -71,7 +74,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
 
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
-    service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
+    service.run_jobs(Draw::KIND, Arc::new(Lapse::<Draw>::new(service.db().clone())));
     let db = service.db().clone();
     let (operations, work) = Lane::new(&db, lane::OPERATIONS);
     service.spawn(work);
@@ -80,7 +83,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let expiry = operations.clone();
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
-    service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    service.run_jobs(Amendment::KIND, Arc::new(Lapse::<Amendment>::new(service.db().clone())));
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 

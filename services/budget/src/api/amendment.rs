@@ -13,8 +13,9 @@ use crate::{
     },
     error::Error,
     flow::{
-        apply_amendment::{Plans, apply, check_available, check_parents, survey},
-        fact, lapse_amendment,
+        apply_amendment::{Plans, apply, check_available, check_parents, shut, survey},
+        fact,
+        lapse::{self, Waiting},
     },
     ids::{AmendmentId, PlanId, ProgrammeId},
     store,
@@ -108,7 +109,7 @@ impl pb::amendment_service_server::AmendmentService for Api {
             .mutate_after(request, prepare, |work, request, (id, currency, closing): (PlanId, Currency, Closing)| {
                 Box::pin(async move {
                     let mut plans = locked(work, id, closing.carry_over, &request.etag).await?;
-                    let amendment = close(work, &mut plans, closing, request.reason, currency).await?;
+                    let amendment = close(work, &mut plans, closing, request.reason).await?;
                     Ok(pb::ClosePlanResponse { amendment: Some(convert::amendment(&amendment, currency)) })
                 })
             })
@@ -313,13 +314,7 @@ async fn propose_policy(work: &mut Work, plan: &Plan, terms: Terms, reason: Stri
 }
 
 /// Closes the plans' first, at once when no money is moved by it, or proposes to.
-async fn close(
-    work: &mut Work,
-    plans: &mut Plans,
-    closing: Closing,
-    reason: String,
-    currency: Currency,
-) -> Result<Amendment, Error> {
+async fn close(work: &mut Work, plans: &mut Plans, closing: Closing, reason: String) -> Result<Amendment, Error> {
     plans.must_take(AmendmentKind::Close)?;
     let found = survey(work, plans, closing).await?;
     let moves_money = found.moves_money();
@@ -334,7 +329,8 @@ async fn close(
         propose(work, &amendment).await?;
         return Ok(amendment);
     }
-    apply(work, &mut amendment, plans, currency).await?;
+    // What the survey found is all that there is to do: nothing.
+    shut(work, plans, &amendment.lines).await?;
     let decided = Decided { by: None, reason: "no money is moved by it".to_owned() };
     amendment.state = AmendmentState::Applied { decided };
     store::amendment::insert(work.conn(), &amendment).await?;
@@ -375,10 +371,10 @@ async fn new(work: &mut Work, plan: &Plan, kind: AmendmentKind, lines: Vec<Line>
 async fn propose(work: &mut Work, amendment: &Amendment) -> Result<(), Error> {
     store::amendment::insert(work.conn(), amendment).await?;
     let lapse = job::NewJob {
-        kind: lapse_amendment::KIND,
+        kind: Amendment::KIND,
         programme: amendment.programme,
         subject: amendment.id.0,
-        step: lapse_amendment::STEP,
+        step: lapse::STEP,
         state: serde_json::json!({}),
         actor: &amendment.proposed_by,
         run_time: Some(amendment.decide_by_time),
@@ -436,7 +432,7 @@ async fn approve(work: &mut Work, id: AmendmentId, reason: String, currency: Cur
 async fn keep(work: &mut Work, amendment: &Amendment, reason: String) -> Result<(), Error> {
     store::amendment::update(work.conn(), amendment).await?;
     if amendment.state != AmendmentState::Proposed {
-        job::cancel(work.conn(), amendment.id.0, lapse_amendment::KIND).await?;
+        job::cancel(work.conn(), amendment.id.0, Amendment::KIND).await?;
     }
     tell(work, amendment, reason).await
 }

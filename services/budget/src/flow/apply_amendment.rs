@@ -65,14 +65,7 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
     let operations: Vec<Operation> = commands.into_iter().map(|c| operation(work, amendment.id, c, currency)).collect();
     post_all(work, &operations).await?;
     match amendment.kind {
-        AmendmentKind::Close => {
-            let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
-            store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
-            let touched = |plan: &&mut Plan| amendment.lines.iter().any(|line| line.plan == plan.id);
-            if let Some(into) = plans.carry_over.as_mut().filter(touched) {
-                store::plan::amend(work.conn(), into).await?;
-            }
-        }
+        AmendmentKind::Close => shut(work, plans, &amendment.lines).await?,
         AmendmentKind::Change | AmendmentKind::Transfer => {
             set_overruns(work, &plans.plan, &amendment.lines, currency).await?;
             store::plan::amend(work.conn(), &mut plans.plan).await?;
@@ -81,6 +74,17 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
             set_policy(work, amendment, &plans.plan).await?;
             store::plan::amend(work.conn(), &mut plans.plan).await?;
         }
+    }
+    Ok(())
+}
+
+/// Makes the first of the plans CLOSED, its money having been moved as the lines say.
+pub async fn shut(work: &mut Work, plans: &mut Plans, lines: &[Line]) -> Result<(), Error> {
+    let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
+    store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
+    let touched = |plan: &&mut Plan| lines.iter().any(|line| line.plan == plan.id);
+    if let Some(into) = plans.carry_over.as_mut().filter(touched) {
+        store::plan::amend(work.conn(), into).await?;
     }
     Ok(())
 }
