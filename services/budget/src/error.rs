@@ -15,8 +15,8 @@ use crate::{
         verification::course::VerificationStage,
     },
     ids::{
-        AmendmentId, EntryId, EnvelopeId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId,
-        ResourceId, UnitId, VerificationId,
+        AmendmentId, EntryId, EnvelopeId, EstimateId, GrantId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId,
+        ReserveDrawId, ResourceId, UnitId, VerificationId,
     },
 };
 use chrono::{DateTime, NaiveDate, Utc};
@@ -92,6 +92,8 @@ pub enum Error {
     OpenReservations { plan: PlanId, count: usize },
     #[error("{count} grants that plan {plan} pays for are out")]
     GrantsOut { plan: PlanId, count: i64 },
+    #[error("{count} grants of resource {resource} are open")]
+    GrantsOpen { resource: ResourceId, count: i64 },
     #[error("plan {plan} has no envelope that takes {class:?}")]
     CarryOverTargetMissing { plan: PlanId, class: ResourceClass },
     #[error("the reserve of plan {0} would not be within its bounds")]
@@ -119,6 +121,8 @@ pub enum Error {
     AdvisorFailed(#[source] tokio::task::JoinError),
     #[error("resource {0} does not exist")]
     ResourceNotFound(ResourceId),
+    #[error("estimate {0} does not exist")]
+    EstimateNotFound(EstimateId),
     #[error("resource {0} was changed meanwhile")]
     ResourceChanged(ResourceId),
     #[error("resource {0} is retired")]

@@ -9,8 +9,7 @@ pub mod chain_ledger;
 pub mod checkpoint_balances;
 pub mod expire_reservations;
 pub mod hold_reserve;
-pub mod lapse_amendment;
-pub mod lapse_draw;
+pub mod lapse;
 pub mod verify_ledger;
 
 pub mod estimate_cost;

@@ -16,9 +16,13 @@ pub mod store;
 
 pub use config::Config;
 
-use crate::flow::{
-    lane::{self, Lane},
-    lapse_amendment, lapse_draw, verify_ledger,
+use crate::{
+    domain::{amendment::Amendment, reserve_draw::Draw},
+    flow::{
+        lane::{self, Lane},
+        lapse::{Lapse, Waiting},
+        verify_ledger,
+    },
 };
 use koc_chassis::{
     feed::Feed,
@@ -46,6 +50,7 @@ pub static SCHEMA: Schema = Schema {
         "ledger_entry",
         "ledger_chain",
         "operation",
+        "amendment_reserve_terms",
         "reserve_policy",
         "reserve_draw_approval",
         "reserve_draw_outcome",
@@ -71,7 +76,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
 
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
-    service.run_jobs(lapse_draw::KIND, Arc::new(lapse_draw::Lapse::new(service.db().clone())));
+    service.run_jobs(Draw::KIND, Arc::new(Lapse::<Draw>::new(service.db().clone())));
     let db = service.db().clone();
     let (operations, work) = Lane::new(&db, lane::OPERATIONS);
     service.spawn(work);
@@ -80,7 +85,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let expiry = operations.clone();
     service.every(EXPIRY_PAUSE, move || flow::expire_reservations::sweep(db.clone(), expiry.clone()));
 
-    service.run_jobs(lapse_amendment::KIND, Arc::new(lapse_amendment::Lapse::new(service.db().clone())));
+    service.run_jobs(Amendment::KIND, Arc::new(Lapse::<Amendment>::new(service.db().clone())));
     service.run_jobs(verify_ledger::KIND, Arc::new(verify_ledger::Verify::new(service.db().clone())));
     let db = service.db().clone();
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));

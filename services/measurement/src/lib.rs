@@ -50,6 +50,7 @@ pub static SCHEMA: Schema = Schema {
         "decision_policy",
         "observation",
         "reserve_draw_posting",
+        "assignment_posting",
         "decided_period",
         "cohort_sample",
         "decision",

@@ -1,56 +1,38 @@
 //! AmendmentService.
 
-use super::{Api, convert, draft};
+mod asked;
+
+use super::{Api, convert, draft, reserve_policy};
 use crate::{
     domain::{
-        amendment::{Amendment, AmendmentKind, AmendmentState, Closing, Line, OpenReservations, diff},
-        envelope::{Envelope, MAX_ENVELOPES, NewEnvelope, Tree},
+        amendment::{Amendment, AmendmentKind, AmendmentState, Closing, Line, diff},
+        envelope::{Envelope, MAX_ENVELOPES, Tree},
         plan::{Plan, ResourceClass, Stage},
         reserve_draw::Decided,
+        reserve_policy::Terms,
     },
     error::Error,
     flow::{
-        apply_amendment::{Plans, apply, check_available, check_parents, survey},
-        fact, lapse_amendment,
+        apply_amendment::{Plans, apply, check_available, check_parents, shut, survey},
+        fact,
+        lapse::{self, Waiting},
     },
-    ids::{AmendmentId, EnvelopeId, PlanId, ProgrammeId},
+    ids::{AmendmentId, PlanId, ProgrammeId},
     store,
 };
+use asked::{Change, Transfer, change, closing, transfer};
 use koc_chassis::{
     fault::{Violation, Violations},
     gate::{Call, Work},
     job,
-    money::{Currency, Money},
+    money::Currency,
     page,
 };
 use koc_proto::koc::budget::v1 as pb;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use tonic::{Request, Response, Status};
 
 const LIST: &str = "ListAmendments";
-
-/// What an envelope is to hold and may overrun; None to leave it.
-#[derive(Debug, Clone, Copy)]
-struct Amounts {
-    envelope: EnvelopeId,
-    total: Option<i64>,
-    overrun_limit: Option<i64>,
-}
-
-/// What is to change in a plan.
-#[derive(Debug, Clone)]
-struct Change {
-    amounts: Vec<Amounts>,
-    new: Vec<NewEnvelope>,
-}
-
-/// What is to go from one envelope to another.
-#[derive(Debug, Clone, Copy)]
-struct Transfer {
-    from: EnvelopeId,
-    to: EnvelopeId,
-    amount: i64,
-}
 
 #[tonic::async_trait]
 impl pb::amendment_service_server::AmendmentService for Api {
@@ -96,6 +78,28 @@ impl pb::amendment_service_server::AmendmentService for Api {
             .map(Into::into)
     }
 
+    async fn propose_reserve_policy(
+        &self,
+        request: Request<pb::ProposeReservePolicyRequest>,
+    ) -> Result<Response<pb::ProposeReservePolicyResponse>, Status> {
+        let prepare = async |call: &Call, request: &pb::ProposeReservePolicyRequest| {
+            let (id, currency) = self.plan_currency(call.programme, &request.plan_id).await?;
+            Ok((id, currency, reserve_policy::terms(request.terms.as_ref(), currency)?))
+        };
+        self.gate
+            .mutate_after(request, prepare, |work, request, (id, currency, terms): (PlanId, Currency, Terms)| {
+                Box::pin(async move {
+                    let plans = locked(work, id, None, "").await?;
+                    plans.must_take(AmendmentKind::ReservePolicy)?;
+                    reserve_policy::proposed(work, &plans.plan, &terms, &request.etag).await?;
+                    let amendment = propose_policy(work, &plans.plan, terms, request.reason).await?;
+                    Ok(pb::ProposeReservePolicyResponse { amendment: Some(convert::amendment(&amendment, currency)) })
+                })
+            })
+            .await
+            .map(Into::into)
+    }
+
     async fn close_plan(&self, request: Request<pb::ClosePlanRequest>) -> Result<Response<pb::ClosePlanResponse>, Status> {
         let prepare = async |call: &Call, request: &pb::ClosePlanRequest| {
             let (id, currency) = self.plan_currency(call.programme, &request.plan_id).await?;
@@ -105,7 +109,7 @@ impl pb::amendment_service_server::AmendmentService for Api {
             .mutate_after(request, prepare, |work, request, (id, currency, closing): (PlanId, Currency, Closing)| {
                 Box::pin(async move {
                     let mut plans = locked(work, id, closing.carry_over, &request.etag).await?;
-                    let amendment = close(work, &mut plans, closing, request.reason, currency).await?;
+                    let amendment = close(work, &mut plans, closing, request.reason).await?;
                     Ok(pb::ClosePlanResponse { amendment: Some(convert::amendment(&amendment, currency)) })
                 })
             })
@@ -220,53 +224,6 @@ impl Api {
     }
 }
 
-fn change(request: &pb::ProposeAmendmentRequest, currency: Currency) -> Result<Change, Vec<Violation>> {
-    let mut violations = Violations::default();
-    let (mut amounts, mut named) = (Vec::with_capacity(request.changes.len()), HashSet::new());
-    for (index, change) in request.changes.iter().enumerate() {
-        let field = |name: &str| format!("changes[{index}].{name}");
-        let id = violations.take(EnvelopeId::parse(&field("envelope_id"), &change.envelope_id));
-        let total = draft::optional(&field("allocated"), change.allocated.as_ref(), currency, &mut violations);
-        let overrun = draft::optional(&field("overrun_limit"), change.overrun_limit.as_ref(), currency, &mut violations);
-        let (Some(envelope), Some(total), Some(overrun_limit)) = (id, total, overrun) else { continue };
-        if !named.insert(envelope) {
-            violations.push(Violation::new(field("envelope_id"), "ENVELOPE_REPEATED", "must be named once"));
-        }
-        amounts.push(Amounts { envelope, total, overrun_limit });
-    }
-    let new = draft::envelopes("new_envelopes", &request.new_envelopes, currency, &mut violations);
-    violations.finish()?;
-    Ok(Change { amounts, new: new.unwrap_or_default() })
-}
-
-fn transfer(request: &pb::TransferBetweenEnvelopesRequest, currency: Currency) -> Result<Transfer, Vec<Violation>> {
-    let mut violations = Violations::default();
-    let from = violations.take(EnvelopeId::parse("from_envelope_id", &request.from_envelope_id));
-    let to = violations.take(EnvelopeId::parse("to_envelope_id", &request.to_envelope_id));
-    let amount = violations.take(Money::parse_positive("amount", request.amount.as_ref(), currency));
-    if from.is_some() && from == to {
-        let rule = "must be another than from_envelope_id";
-        violations.push(Violation::new("to_envelope_id", "TRANSFER_TO_ITSELF", rule));
-    }
-    violations.finish()?;
-    match (from, to, amount) {
-        (Some(from), Some(to), Some(amount)) => Ok(Transfer { from, to, amount: amount.minor }),
-        _ => Err(Vec::new()),
-    }
-}
-
-fn closing(request: &pb::ClosePlanRequest, plan: PlanId) -> Result<Closing, Violation> {
-    let carry_over = PlanId::parse_optional("carry_over_plan_id", &request.carry_over_plan_id)?;
-    if carry_over == Some(plan) {
-        return Err(Violation::new("carry_over_plan_id", "CARRY_OVER_TO_ITSELF", "must be another plan"));
-    }
-    let open = match request.open_reservations() {
-        pb::OpenReservations::Release => OpenReservations::Release,
-        pb::OpenReservations::Unspecified | pb::OpenReservations::Refuse => OpenReservations::Refuse,
-    };
-    Ok(Closing { open, carry_over })
-}
-
 /// Plans, locked: one with the etag, and one that is carried over into.
 async fn locked(work: &mut Work, id: PlanId, carry_over: Option<PlanId>, etag: &str) -> Result<Plans, Error> {
     let plans = lock(work, id, carry_over).await?;
@@ -348,14 +305,16 @@ async fn propose_transfer(
     Ok(amendment)
 }
 
+async fn propose_policy(work: &mut Work, plan: &Plan, terms: Terms, reason: String) -> Result<Amendment, Error> {
+    let total = total(&Tree::of(&store::envelope::list(work.conn(), plan.id).await?, "", |envelope| envelope.balances));
+    let mut amendment = new(work, plan, AmendmentKind::ReservePolicy, Vec::new(), reason).await?;
+    (amendment.total_before, amendment.total_after, amendment.terms) = (total, total, Some(terms));
+    propose(work, &amendment).await?;
+    Ok(amendment)
+}
+
 /// Closes the plans' first, at once when no money is moved by it, or proposes to.
-async fn close(
-    work: &mut Work,
-    plans: &mut Plans,
-    closing: Closing,
-    reason: String,
-    currency: Currency,
-) -> Result<Amendment, Error> {
+async fn close(work: &mut Work, plans: &mut Plans, closing: Closing, reason: String) -> Result<Amendment, Error> {
     plans.must_take(AmendmentKind::Close)?;
     let found = survey(work, plans, closing).await?;
     let moves_money = found.moves_money();
@@ -370,7 +329,8 @@ async fn close(
         propose(work, &amendment).await?;
         return Ok(amendment);
     }
-    apply(work, &mut amendment, plans, currency).await?;
+    // What the survey found is all that there is to do: nothing.
+    shut(work, plans, &amendment.lines).await?;
     let decided = Decided { by: None, reason: "no money is moved by it".to_owned() };
     amendment.state = AmendmentState::Applied { decided };
     store::amendment::insert(work.conn(), &amendment).await?;
@@ -397,6 +357,7 @@ async fn new(work: &mut Work, plan: &Plan, kind: AmendmentKind, lines: Vec<Line>
         total_before: 0,
         total_after: 0,
         closing: None,
+        terms: None,
         reason,
         base_version: plan.version,
         proposed_by: work.actor().to_owned(),
@@ -410,10 +371,10 @@ async fn new(work: &mut Work, plan: &Plan, kind: AmendmentKind, lines: Vec<Line>
 async fn propose(work: &mut Work, amendment: &Amendment) -> Result<(), Error> {
     store::amendment::insert(work.conn(), amendment).await?;
     let lapse = job::NewJob {
-        kind: lapse_amendment::KIND,
+        kind: Amendment::KIND,
         programme: amendment.programme,
         subject: amendment.id.0,
-        step: lapse_amendment::STEP,
+        step: lapse::STEP,
         state: serde_json::json!({}),
         actor: &amendment.proposed_by,
         run_time: Some(amendment.decide_by_time),
@@ -471,7 +432,7 @@ async fn approve(work: &mut Work, id: AmendmentId, reason: String, currency: Cur
 async fn keep(work: &mut Work, amendment: &Amendment, reason: String) -> Result<(), Error> {
     store::amendment::update(work.conn(), amendment).await?;
     if amendment.state != AmendmentState::Proposed {
-        job::cancel(work.conn(), amendment.id.0, lapse_amendment::KIND).await?;
+        job::cancel(work.conn(), amendment.id.0, Amendment::KIND).await?;
     }
     tell(work, amendment, reason).await
 }

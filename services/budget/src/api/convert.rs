@@ -137,6 +137,7 @@ pub fn amendment(amendment: &Amendment, currency: Currency) -> pb::Amendment {
         decision_reason: decided.map(|decided| decided.reason.clone()).unwrap_or_default(),
         decide_by_time: Some(clock::to_proto(amendment.decide_by_time)),
         create_time: Some(clock::to_proto(amendment.create_time)),
+        reserve_terms: amendment.terms.as_ref().map(|terms| super::reserve_policy::terms_to_proto(terms, currency)),
     }
 }
 

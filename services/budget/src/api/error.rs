@@ -97,6 +97,10 @@ impl ServiceError for Error {
                 let message = format!("{count} grants that it pays for are out or not settled");
                 Fault::refused("GRANTS_OUT", message).with("subject", plan).with("count", count)
             }
+            Self::GrantsOpen { resource, count } => {
+                let message = format!("{count} grants of it are not at their end");
+                Fault::refused("GRANTS_OPEN", message).with("subject", resource).with("count", count)
+            }
             Self::CarryOverTargetMissing { plan, class } => {
                 let message =
                     format!("the plan to carry over into has no envelope that takes what is left of {}", class.as_str());
@@ -147,6 +151,7 @@ impl ServiceError for Error {
                 .with("subject", draw)
                 .with("state", is.as_str()),
             Self::ResourceNotFound(id) => missing("RESOURCE_NOT_FOUND", "resource", id),
+            Self::EstimateNotFound(id) => missing("ESTIMATE_NOT_FOUND", "estimate", id),
             Self::ResourceChanged(id) => {
                 Fault::conflict("ETAG_MISMATCH", "the resource was changed meanwhile; read it again").with("subject", id)
             }
@@ -280,6 +285,12 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
         }
         Refusal::EnvelopeHasChildren { envelope } => {
             Fault::refused("ENVELOPE_HAS_CHILDREN", "only envelopes without children hold reservations").with("subject", envelope)
+        }
+        Refusal::GrantOwnsReservation { reservation, grant, by } => {
+            Fault::refused("GRANT_OWNS_RESERVATION", format!("the money is held for {grant} and moves with it: by {by}"))
+                .with("subject", reservation)
+                .with("owner", grant)
+                .with("methods", by)
         }
         Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
             .with("subject", plan)

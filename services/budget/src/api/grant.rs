@@ -225,6 +225,8 @@ async fn issue(
     use crate::domain::resource_kind::ResourceKind;
     let Asked { member, usage, sources, nda_reference, embargo_until_time, .. } = asked;
     let programme = work.programme();
+    // Not retired before the grant is there to be counted.
+    store::resource::share(work.conn(), programme, asked.resource).await?;
     let resource = found(work.conn(), programme, asked.resource, 0).await?;
     let (kind, class): (ResourceKind, ResourceClass) = (resource.model.kind(), resource.class);
     if resource.retirement.is_some() {

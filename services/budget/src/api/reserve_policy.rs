@@ -3,17 +3,18 @@
 use super::{Api, convert};
 use crate::{
     domain::{
-        plan::{ResourceClass, Stage},
+        plan::{Plan, ResourceClass},
         reserve_policy::{ReservePolicy, Terms},
     },
     error::Error,
+    flow::fact::optional,
     ids::PlanId,
     store,
 };
 use koc_chassis::{
     clock,
     fault::{Violation, Violations},
-    gate::{Call, Work},
+    gate::Work,
     money::{Currency, Money},
     page,
 };
@@ -22,27 +23,6 @@ use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl pb::reserve_policy_service_server::ReservePolicyService for Api {
-    async fn set_reserve_policy(
-        &self,
-        request: Request<pb::SetReservePolicyRequest>,
-    ) -> Result<Response<pb::SetReservePolicyResponse>, Status> {
-        let prepare = async |call: &Call, request: &pb::SetReservePolicyRequest| {
-            let id = PlanId::parse("plan_id", &request.plan_id)?;
-            let currency = self.currencies.known(call.programme).await?.ok_or(Error::PlanNotFound(id))?;
-            let terms = terms(request.terms.as_ref(), currency)?;
-            Ok((id, currency, terms))
-        };
-        self.gate
-            .mutate_after(request, prepare, |work, request, (id, currency, terms)| {
-                Box::pin(async move {
-                    let policy = set(work, id, terms, &request).await?;
-                    Ok(pb::SetReservePolicyResponse { policy: Some(policy_to_proto(&policy, currency)) })
-                })
-            })
-            .await
-            .map(Into::into)
-    }
-
     async fn get_reserve_policy(
         &self,
         request: Request<pb::GetReservePolicyRequest>,
@@ -65,35 +45,23 @@ impl pb::reserve_policy_service_server::ReservePolicyService for Api {
     }
 }
 
-async fn set(work: &mut Work, id: PlanId, terms: Terms, request: &pb::SetReservePolicyRequest) -> Result<ReservePolicy, Error> {
-    let programme = work.programme();
-    let plan = store::plan::lock(work.conn(), programme, id).await?.ok_or(Error::PlanNotFound(id))?;
-    let stage = plan.state.stage();
-    if stage == Stage::Closed {
-        return Err(Error::PlanState { plan: id, is: stage, must_be: Stage::Active });
-    }
-    let envelopes = store::envelope::list(work.conn(), id).await?;
+/// What is proposed for a plan, given its policy's etag; checked against what holds.
+pub async fn proposed(work: &mut Work, plan: &Plan, terms: &Terms, etag: &str) -> Result<(), Error> {
+    let envelopes = store::envelope::list(work.conn(), plan.id).await?;
     if !envelopes.iter().any(|e| e.place.class == ResourceClass::StrategicReserve) {
-        return Err(Error::ReserveMissing(id));
+        return Err(Error::ReserveMissing(plan.id));
     }
-    let before = store::reserve_policy::current(work.conn(), &plan).await?;
-    if !page::etag_matches(&request.etag, before.version) {
-        return Err(Error::EtagMismatch(id));
+    let before = store::reserve_policy::current(work.conn(), plan).await?;
+    if !page::etag_matches(etag, before.version) {
+        return Err(Error::EtagMismatch(plan.id));
     }
-    let policy = ReservePolicy {
-        plan: id,
-        version: before.version + 1,
-        terms,
-        reason: request.reason.clone(),
-        set_by: work.actor().to_owned(),
-        create_time: work.now().await?,
-    };
-    store::reserve_policy::insert(work.conn(), &plan, &policy).await?;
-    work.audit(id.0, Some(policy.reason.clone()));
-    Ok(policy)
+    if before.terms == *terms {
+        return Err(Violation::new("terms", "AMENDMENT_EMPTY", "must change something").into());
+    }
+    Ok(())
 }
 
-fn terms(asked: Option<&pb::ReserveTerms>, currency: Currency) -> Result<Terms, Vec<Violation>> {
+pub fn terms(asked: Option<&pb::ReserveTerms>, currency: Currency) -> Result<Terms, Vec<Violation>> {
     let asked = asked.cloned().unwrap_or_default(); // the contract asks for it
     let usual = Terms::default();
     let mut violations = Violations::default();
@@ -114,24 +82,28 @@ fn terms(asked: Option<&pb::ReserveTerms>, currency: Currency) -> Result<Terms, 
     violations.finish().map(|()| terms)
 }
 
-fn policy_to_proto(policy: &ReservePolicy, currency: Currency) -> pb::ReservePolicy {
-    let terms = &policy.terms;
+pub fn terms_to_proto(terms: &Terms, currency: Currency) -> pb::ReserveTerms {
     let limit = |minor: Option<i64>| minor.and_then(|minor| convert::money(minor, currency));
+    pb::ReserveTerms {
+        automatic_limit: limit(terms.automatic_limit),
+        required_evidence: terms.required_evidence.clone(),
+        one_person_limit: limit(terms.one_person_limit),
+        max_share_bp: Some(terms.max_share_bp),
+        output_cool_down_hours: Some(terms.output_cool_down_hours),
+        member_cool_down_hours: Some(terms.member_cool_down_hours),
+        report_within_hours: Some(terms.report_within_hours),
+    }
+}
+
+fn policy_to_proto(policy: &ReservePolicy, currency: Currency) -> pb::ReservePolicy {
     pb::ReservePolicy {
         plan_id: policy.plan.to_string(),
         version: policy.version,
-        terms: Some(pb::ReserveTerms {
-            automatic_limit: limit(terms.automatic_limit),
-            required_evidence: terms.required_evidence.clone(),
-            one_person_limit: limit(terms.one_person_limit),
-            max_share_bp: Some(terms.max_share_bp),
-            output_cool_down_hours: Some(terms.output_cool_down_hours),
-            member_cool_down_hours: Some(terms.member_cool_down_hours),
-            report_within_hours: Some(terms.report_within_hours),
-        }),
+        terms: Some(terms_to_proto(&policy.terms, currency)),
         reason: policy.reason.clone(),
         set_by: policy.set_by.clone(),
         create_time: Some(clock::to_proto(policy.create_time)),
         etag: page::etag(policy.version),
+        amendment_id: optional(policy.amendment),
     }
 }

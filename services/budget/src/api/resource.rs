@@ -10,7 +10,7 @@ use crate::{
     },
     error::Error,
     flow::{estimate_cost::estimated, fact::resource_kind},
-    ids::{ProgrammeId, ResourceId},
+    ids::{EstimateId, ProgrammeId, ResourceId},
     store,
 };
 use chrono::NaiveDate;
@@ -167,6 +167,10 @@ impl pb::resource_service_server::ResourceService for Api {
             .mutate_after(request, prepare, |work, request, (id, currency, date, proceeds): End| {
                 Box::pin(async move {
                     let mut resource = locked(work, id, &request.etag).await?;
+                    let open = store::grant::open_of(work.conn(), id).await?;
+                    if open > 0 {
+                        return Err(Error::GrantsOpen { resource: id, count: open });
+                    }
                     let book_value = resource.model.book(currency).map(|book| book.value_on(date));
                     if book_value.is_none() && proceeds.is_some() {
                         let shape = "must be absent: a resource of this kind has nothing in the books";
@@ -198,6 +202,19 @@ impl pb::resource_service_server::ResourceService for Api {
                 Ok(pb::EstimateCostResponse {
                     estimate: Some(cost_estimate::estimate((id, resource.version), &usage, &made, currency)),
                 })
+            })
+            .await
+    }
+
+    async fn get_estimate(&self, request: Request<pb::GetEstimateRequest>) -> Result<Response<pb::GetEstimateResponse>, Status> {
+        self.gate
+            .read(request, async |call, request: pb::GetEstimateRequest| {
+                let id = EstimateId::parse("estimate_id", &request.estimate_id)?;
+                let currency = self.currencies.known(call.programme).await?.ok_or(Error::EstimateNotFound(id))?;
+                let mut conn = self.gate.db().read().await?;
+                let found = store::estimate::by_id(&mut conn, &[id]).await?.remove(&id);
+                let kept = found.filter(|kept| kept.programme == call.programme).ok_or(Error::EstimateNotFound(id))?;
+                Ok(pb::GetEstimateResponse { estimate: Some(cost_estimate::kept(&kept, currency)) })
             })
             .await
     }

@@ -4,6 +4,7 @@ use super::{
     approval::{self, Approval, NotApproved, Policy},
     envelope::{Place, Tree},
     reserve_draw::Decided,
+    reserve_policy::Terms,
 };
 use crate::ids::{AmendmentId, EnvelopeId, PlanId, ProgrammeId};
 use chrono::{DateTime, Utc};
@@ -14,6 +15,7 @@ text_enum! {
         Change = "CHANGE",
         Transfer = "TRANSFER",
         Close = "CLOSE",
+        ReservePolicy = "RESERVE_POLICY",
     }
 }
 
@@ -146,9 +148,10 @@ pub struct Amendment {
     pub lines: Vec<Line>,
     pub total_before: i64,
     pub total_after: i64,
-    /// The plan's automatic draw limit, in minor units; None for none.
     /// Of a closing.
     pub closing: Option<Closing>,
+    /// Of a reserve policy.
+    pub terms: Option<Terms>,
     pub reason: String,
     /// The plan's version that it was made upon.
     pub base_version: i64,

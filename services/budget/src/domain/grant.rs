@@ -35,6 +35,16 @@ text_enum! {
     }
 }
 
+impl Stage {
+    /// Whether something of it may still come or go.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::PendingApproval | Self::Issued | Self::Shipped | Self::Booked | Self::HandedOver | Self::Returned => true,
+            Self::Rejected | Self::Cancelled | Self::Delivered | Self::Settled | Self::Fulfilled => false,
+        }
+    }
+}
+
 text_enum! {
     /// In what a member does not fit a resource.
     Mismatch {

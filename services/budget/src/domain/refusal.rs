@@ -23,6 +23,8 @@ pub enum Refusal {
     ReserveNeedsDraw { envelope: EnvelopeId },
     /// Only envelopes without children hold reservations.
     EnvelopeHasChildren { envelope: EnvelopeId },
+    /// The reservation is a grant's: its money moves with the grant. `by` are the methods that do so.
+    GrantOwnsReservation { reservation: ReservationId, grant: String, by: String },
     /// The envelope's plan does not take reservations.
     PlanState { plan: PlanId, state: String },
 }

@@ -1,6 +1,6 @@
 //! Reservations (预占): money held for one purpose.
 
-use super::balances::Parts;
+use super::{balances::Parts, grant};
 use crate::ids::{EnvelopeId, MemberId, ProgrammeId, ReservationId};
 use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::fault::Violation;
@@ -30,6 +30,11 @@ impl Reservation {
     /// Whether what is held must go back at `now`.
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         self.parts.reserved > 0 && self.expire_time <= now
+    }
+
+    /// Whether it is a grant's, with which its money moves.
+    pub fn is_of_grant(&self) -> bool {
+        self.purpose.starts_with(grant::PURPOSE)
     }
 
     /// Whether something was paid, nothing is held or owed, and nothing can be reserved again. A reversal alone changes that.

@@ -1,7 +1,7 @@
 //! Policies on strategic reserves (储备动用政策): who may approve what, and how often may be asked.
 
 use super::reserve_draw::{Draw, Evidence};
-use crate::ids::PlanId;
+use crate::ids::{AmendmentId, PlanId};
 use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::fault::Violation;
 
@@ -47,9 +47,10 @@ pub struct ReservePolicy {
     /// From 1.
     pub version: i64,
     pub terms: Terms,
-    /// Empty for the first, as is who set it.
+    /// Empty for the first, as is who proposed it.
     pub reason: String,
     pub set_by: String,
+    pub amendment: Option<AmendmentId>,
     pub create_time: DateTime<Utc>,
 }
 
@@ -66,7 +67,7 @@ impl ReservePolicy {
     /// The version that a plan comes with.
     pub fn first(plan: PlanId, automatic_draw_limit: Option<i64>, create_time: DateTime<Utc>) -> Self {
         let terms = Terms { automatic_limit: automatic_draw_limit, ..Terms::default() };
-        Self { plan, version: 1, terms, reason: String::new(), set_by: String::new(), create_time }
+        Self { plan, version: 1, terms, reason: String::new(), set_by: String::new(), amendment: None, create_time }
     }
 }
 

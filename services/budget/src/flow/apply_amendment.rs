@@ -3,7 +3,10 @@
 //! The plans' rows are locked before, by id; here their envelopes are. From then on no money moves in them but by this, so what is decided
 //! upon holds when it is written. A reservation that came first has its money, and one that comes later finds what is left.
 
-use super::post_operations::{asked, post_all};
+use super::{
+    fact,
+    post_operations::{asked, post_all},
+};
 use crate::{
     domain::{
         amendment::{Amendment, AmendmentKind, Closing, Line, MAX_RELEASED, OpenReservations, carry_over_target, diff},
@@ -11,14 +14,17 @@ use crate::{
         envelope::{Envelope, Tree},
         plan::{Plan, Stage},
         refusal::Refusal,
+        reserve_policy::ReservePolicy,
     },
     error::Error,
     ids::{AmendmentId, EnvelopeId, ReservationId},
     store::{self, envelope::Added, operation::Operation},
 };
 use koc_chassis::{gate::Work, money::Currency};
-use koc_proto::{koc::budget::v1 as pb, rules::Rules};
 use uuid::Uuid;
+
+/// What an amendment asks of the ledger; together with the amendment and what is moved it is the operation's key.
+const APPLY: &str = "koc.budget.amendment.Apply";
 
 /// The plans that an amendment concerns, locked.
 pub struct Plans {
@@ -59,19 +65,45 @@ pub async fn apply(work: &mut Work, amendment: &mut Amendment, plans: &mut Plans
     let operations: Vec<Operation> = commands.into_iter().map(|c| operation(work, amendment.id, c, currency)).collect();
     post_all(work, &operations).await?;
     match amendment.kind {
-        AmendmentKind::Close => {
-            let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
-            store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
-            let touched = |plan: &&mut Plan| amendment.lines.iter().any(|line| line.plan == plan.id);
-            if let Some(into) = plans.carry_over.as_mut().filter(touched) {
-                store::plan::amend(work.conn(), into).await?;
-            }
-        }
+        AmendmentKind::Close => shut(work, plans, &amendment.lines).await?,
         AmendmentKind::Change | AmendmentKind::Transfer => {
             set_overruns(work, &plans.plan, &amendment.lines, currency).await?;
             store::plan::amend(work.conn(), &mut plans.plan).await?;
         }
+        AmendmentKind::ReservePolicy => {
+            set_policy(work, amendment, &plans.plan).await?;
+            store::plan::amend(work.conn(), &mut plans.plan).await?;
+        }
     }
+    Ok(())
+}
+
+/// Makes the first of the plans CLOSED, its money having been moved as the lines say.
+pub async fn shut(work: &mut Work, plans: &mut Plans, lines: &[Line]) -> Result<(), Error> {
+    let state = plans.plan.state.clone().close().map_err(|why| Error::of_plan(plans.plan.id, why))?;
+    store::plan::set_state(work.conn(), &mut plans.plan, state).await?;
+    let touched = |plan: &&mut Plan| lines.iter().any(|line| line.plan == plan.id);
+    if let Some(into) = plans.carry_over.as_mut().filter(touched) {
+        store::plan::amend(work.conn(), into).await?;
+    }
+    Ok(())
+}
+
+/// Gives the plan's reserve policy the version that was proposed. The plan's lock orders the versions.
+async fn set_policy(work: &mut Work, amendment: &Amendment, plan: &Plan) -> Result<(), Error> {
+    let terms = amendment.terms.clone().ok_or(Error::ReserveMissing(plan.id))?;
+    let before = store::reserve_policy::current(work.conn(), plan).await?;
+    let policy = ReservePolicy {
+        plan: plan.id,
+        version: before.version + 1,
+        terms,
+        reason: amendment.reason.clone(),
+        set_by: amendment.proposed_by.clone(),
+        amendment: Some(amendment.id),
+        create_time: work.now().await?,
+    };
+    store::reserve_policy::insert(work.conn(), plan, &policy).await?;
+    work.emit(plan.id.0, &fact::reserve_policy_changed(&policy)).await?;
     Ok(())
 }
 
@@ -214,5 +246,5 @@ fn operation(work: &Work, amendment: AmendmentId, command: Command, currency: Cu
     // An amendment does one thing to each envelope and reservation.
     let subject = command.envelope().map(|id| id.0).or(command.reservation().map(|id| id.0)).unwrap_or_default();
     let request_id = Uuid::new_v5(&amendment.0, subject.as_bytes());
-    asked(work, pb::ApproveAmendmentRequest::NAME, request_id, command, currency)
+    asked(work, APPLY, request_id, command, currency)
 }

@@ -9,6 +9,7 @@ use crate::{
         member_limit::MemberLimit,
         plan::{Plan, Stage},
         reserve_draw::{Draw, DrawStage},
+        reserve_policy::ReservePolicy,
         resource_kind::ResourceKind,
         verification::course::VerificationStage,
     },
@@ -28,6 +29,14 @@ pub fn amendment_changed(amendment: &Amendment) -> pb::AmendmentChanged {
         plan_id: amendment.plan.to_string(),
         kind: amendment_kind(amendment.kind).into(),
         state: amendment_state(amendment.state.stage()).into(),
+    }
+}
+
+pub fn reserve_policy_changed(policy: &ReservePolicy) -> pb::ReservePolicyChanged {
+    pb::ReservePolicyChanged {
+        plan_id: policy.plan.to_string(),
+        version: policy.version,
+        amendment_id: optional(policy.amendment),
     }
 }
 
@@ -140,6 +149,7 @@ pub fn amendment_kind(kind: AmendmentKind) -> pb::AmendmentKind {
         AmendmentKind::Change => pb::AmendmentKind::Change,
         AmendmentKind::Transfer => pb::AmendmentKind::Transfer,
         AmendmentKind::Close => pb::AmendmentKind::Close,
+        AmendmentKind::ReservePolicy => pb::AmendmentKind::ReservePolicy,
     }
 }
 

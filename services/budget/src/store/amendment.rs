@@ -4,6 +4,7 @@ use super::{
     corrupt,
     envelope::place,
     plan::{approvals, columns},
+    reserve_policy,
 };
 use crate::{
     domain::{
@@ -40,7 +41,7 @@ struct AmendmentRow {
 impl TryFrom<AmendmentRow> for Amendment {
     type Error = sqlx::Error;
 
-    /// Without its lines.
+    /// Without its lines and terms.
     fn try_from(row: AmendmentRow) -> Result<Self, sqlx::Error> {
         let decided = row.decision_reason.map(|reason| Decided { by: row.decided_by, reason });
         let state = match (AmendmentStage::parse(&row.state), decided) {
@@ -63,6 +64,7 @@ impl TryFrom<AmendmentRow> for Amendment {
             total_before: row.total_before,
             total_after: row.total_after,
             closing: closing.map(|open| Closing { open, carry_over: row.carry_over_plan_id.map(PlanId) }),
+            terms: None,
             reason: row.reason,
             base_version: row.base_version,
             proposed_by: row.proposed_by,
@@ -102,6 +104,9 @@ pub async fn insert(conn: &mut PgConnection, amendment: &Amendment) -> Result<()
     )
     .execute(&mut *conn)
     .await?;
+    if let Some(terms) = &amendment.terms {
+        reserve_policy::insert_proposed(conn, amendment.id, terms).await?;
+    }
     insert_lines(conn, amendment.id, &amendment.lines).await
 }
 
@@ -190,11 +195,14 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: Amendment
     Ok(())
 }
 
-/// An amendment of the programme, with its lines.
+/// An amendment of the programme, with its lines and terms.
 pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: AmendmentId) -> Result<Option<Amendment>, sqlx::Error> {
     let found = list_where(conn, programme, Some(id), None, None, 1).await?.pop();
     let Some(mut amendment) = found else { return Ok(None) };
     amendment.lines = lines(conn, id).await?;
+    if amendment.kind == AmendmentKind::ReservePolicy {
+        amendment.terms = reserve_policy::proposed(conn, id).await?;
+    }
     Ok(Some(amendment))
 }
 

@@ -158,6 +158,20 @@ pub async fn out_in(conn: &mut PgConnection, plan: PlanId) -> Result<i64, sqlx::
     .await
 }
 
+/// How many grants of a locked resource are not at their end.
+pub async fn open_of(conn: &mut PgConnection, resource: ResourceId) -> Result<i64, sqlx::Error> {
+    let open: Vec<String> = Stage::ALL.iter().filter(|stage| stage.is_open()).map(|stage| stage.as_str().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!"
+           FROM resource_grant
+           WHERE resource_id = $1 AND state = ANY ($2)"#,
+        resource.0,
+        &open,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Grants of a programme by id, after one; only a member's, only of a resource.
 pub async fn list(
     conn: &mut PgConnection,

@@ -27,6 +27,9 @@ use uuid::Uuid;
 /// no use is missed while the limit has no row yet. The database is shared with other services, so their classes differ.
 pub(super) const MEMBER_LOCK: i32 = 0x6b62_6d62;
 
+/// How the names of the contract's requests begin; what the service asks itself is called otherwise.
+const CALLERS_METHODS: &str = "koc.budget.v1.";
+
 /// What is asked, by whom, and what makes a retry of it known.
 #[derive(Debug, Clone)]
 pub struct Operation {
@@ -46,6 +49,11 @@ pub struct Operation {
 impl Operation {
     fn programme(&self) -> ProgrammeId {
         ProgrammeId(self.key.programme)
+    }
+
+    /// Whether a caller asks for it by a method of the contract, and not the service on its way.
+    fn is_callers(&self) -> bool {
+        self.key.method.starts_with(CALLERS_METHODS)
     }
 
     fn unique(&self) -> UniqueKey {
@@ -174,7 +182,11 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Ke
             executed.answers.push(known.answer(&operation.key.hash));
             continue;
         }
-        let decision = books.decide(operation.programme(), &operation.command, now)?;
+        let trespass = operation.is_callers().then(|| books.trespass(operation.programme(), &operation.command)).flatten();
+        let decision = match trespass {
+            Some(refusal) => Decision { postings: Vec::new(), outcome: Outcome::Refused(refusal) },
+            None => books.decide(operation.programme(), &operation.command, now)?,
+        };
         let id = OperationId::new();
         executed.posted.extend(entries(&books, &decision, operation, id, now));
         let expired_nothing = matches!(operation.command, Command::Expire { .. }) && decision.postings.is_empty();

@@ -5,7 +5,7 @@ use crate::{
         plan::Plan,
         reserve_policy::{ReservePolicy, Terms},
     },
-    ids::PlanId,
+    ids::{AmendmentId, PlanId},
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -23,6 +23,7 @@ struct PolicyRow {
     report_within_hours: i32,
     reason: String,
     set_by: String,
+    amendment_id: Option<Uuid>,
     create_time: DateTime<Utc>,
 }
 
@@ -42,6 +43,7 @@ impl From<PolicyRow> for ReservePolicy {
             },
             reason: row.reason,
             set_by: row.set_by,
+            amendment: row.amendment_id.map(AmendmentId),
             create_time: row.create_time,
         }
     }
@@ -69,7 +71,7 @@ async fn find(conn: &mut PgConnection, plan: &Plan, version: Option<i64>) -> Res
     let row = sqlx::query_as!(
         PolicyRow,
         "SELECT plan_id, version, automatic_limit, required_evidence, one_person_limit, max_share_bp, output_cool_down_hours,
-                member_cool_down_hours, report_within_hours, reason, set_by, create_time
+                member_cool_down_hours, report_within_hours, reason, set_by, amendment_id, create_time
          FROM reserve_policy
          WHERE plan_id = $1 AND ($2::bigint IS NULL OR version = $2)
          ORDER BY version DESC
@@ -87,8 +89,9 @@ pub async fn insert(conn: &mut PgConnection, plan: &Plan, policy: &ReservePolicy
     let terms = &policy.terms;
     sqlx::query!(
         "INSERT INTO reserve_policy (plan_id, version, programme_id, automatic_limit, required_evidence, one_person_limit, max_share_bp,
-                                     output_cool_down_hours, member_cool_down_hours, report_within_hours, reason, set_by, create_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                                     output_cool_down_hours, member_cool_down_hours, report_within_hours, reason, set_by, amendment_id,
+                                     create_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         plan.id.0,
         policy.version,
         plan.programme.0,
@@ -101,9 +104,44 @@ pub async fn insert(conn: &mut PgConnection, plan: &Plan, policy: &ReservePolicy
         terms.report_within_hours,
         policy.reason,
         policy.set_by,
+        policy.amendment.map(|id| id.0),
         policy.create_time,
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Keeps what an amendment proposes.
+pub async fn insert_proposed(conn: &mut PgConnection, id: AmendmentId, terms: &Terms) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO amendment_reserve_terms (amendment_id, automatic_limit, required_evidence, one_person_limit, max_share_bp,
+                                              output_cool_down_hours, member_cool_down_hours, report_within_hours)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        id.0,
+        terms.automatic_limit,
+        &terms.required_evidence,
+        terms.one_person_limit,
+        terms.max_share_bp,
+        terms.output_cool_down_hours,
+        terms.member_cool_down_hours,
+        terms.report_within_hours,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What an amendment proposes; None when that is no policy.
+pub async fn proposed(conn: &mut PgConnection, id: AmendmentId) -> Result<Option<Terms>, sqlx::Error> {
+    sqlx::query_as!(
+        Terms,
+        "SELECT automatic_limit, required_evidence, one_person_limit, max_share_bp, output_cool_down_hours, member_cool_down_hours,
+                report_within_hours
+         FROM amendment_reserve_terms
+         WHERE amendment_id = $1",
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await
 }

@@ -131,6 +131,14 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: ResourceI
     Ok(())
 }
 
+/// Keeps others from changing the resource, as [`lock`] does, but not from holding it so.
+pub async fn share(conn: &mut PgConnection, programme: ProgrammeId, id: ResourceId) -> Result<(), sqlx::Error> {
+    sqlx::query_scalar!("SELECT 1 FROM resource WHERE resource_id = $1 AND programme_id = $2 FOR SHARE", id.0, programme.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(())
+}
+
 /// A resource of the programme, in a version or, without one, in its newest.
 pub async fn find(
     conn: &mut PgConnection,

@@ -67,7 +67,7 @@ async fn money_goes_to_where_the_next_yuan_brings_most_and_each_policy_has_its_p
     assert!(minor(optimality.upper_bound.as_ref()) >= value && (0.0..0.1).contains(&optimality.relative_gap));
     assert_eq!(minor(optimality.grid_step.as_ref()), 714); // ⌈(total − reserve − least of power) / 1,000⌉
     let policies: Vec<_> = advice.policy_costs.iter().map(pb::PolicyCost::policy).collect();
-    assert_eq!(policies, [Policy::ReserveShare, Policy::ChangeBounds, Policy::Hurdle, Policy::Minima]);
+    assert_eq!(policies, [Policy::ReserveShare, Policy::ChangeBounds, Policy::Hurdle, Policy::Minima, Policy::GroupBounds]);
     let lost = |i: usize| minor(advice.policy_costs[i].value_lost.as_ref());
     assert!(lost(0) > 0 && lost(1) > 0 && lost(3) == 0, "{:?}", advice.policy_costs);
 
@@ -204,4 +204,115 @@ async fn a_question_without_an_answer_is_told_all_that_is_wrong() {
         pair("reserve_share", "MINIMA_EXCEED_BUDGET"),
     ];
     assert_eq!(wrong(request).await, expected);
+}
+
+#[tokio::test]
+async fn groups_share_the_money_first_and_each_of_their_bounds_has_its_price() {
+    let world = World::new().await;
+    let of = |class: pb::ResourceClass, item| pb::AllocationItem { resource_class: class.into(), ..item };
+    let (incentive, exclusive) = (pb::ResourceClass::Incentive, pb::ResourceClass::Exclusive);
+    // Powers share as the squares of what they bring: of 9,000 yuan without the reserve, 5,000, 3,200 and 800.
+    let items = vec![
+        of(incentive, item("a", power(500.0))),
+        of(exclusive, item("b", power(400.0))),
+        pb::AllocationItem { group_key: "crew".into(), ..of(exclusive, item("c", power(200.0))) },
+    ];
+    let groups = vec![
+        pb::AllocationGroup {
+            key: "incentive".into(),
+            resource_class: incentive.into(),
+            max_bp: Some(3_000),
+            ..Default::default()
+        },
+        pb::AllocationGroup { key: "exclusive".into(), resource_class: exclusive.into(), ..Default::default() },
+        pb::AllocationGroup { key: "crew".into(), lower_bound: Some(fen(200_000)), ..Default::default() },
+    ];
+    let request = pb::AdviseAllocationRequest { groups, ..ask(&world, 1_000_000, items) };
+    let advice = advise(&world, request.clone()).await.expect("advice");
+    assert_eq!(amounts(&advice), [300_000, 400_000, 200_000, 100_000]);
+    let keys: Vec<&str> = advice.items.iter().map(|item| item.group_key.as_str()).collect();
+    assert_eq!(keys, ["incentive", "exclusive", "crew", ""]);
+    let [held, free, crew] = &advice.groups[..] else { panic!("{:?}", advice.groups) };
+    assert_eq!((minor(held.amount.as_ref()), held.bound()), (300_000, Bound::ShareMax));
+    assert_eq!((minor(free.amount.as_ref()), free.bound(), free.shadow_price), (400_000, Bound::Unspecified, 0.0));
+    assert_eq!((minor(crew.amount.as_ref()), crew.bound()), (200_000, Bound::Lower));
+    // ½ · θ/√x of a yuan more, and what that is worth beyond the split's.
+    let marginal = |theta: f64, yuan: f64| 0.5 * theta / yuan.sqrt();
+    let elsewhere = marginal(400.0, 4_000.0);
+    assert!((advice.marginal_value - elsewhere).abs() < 1e-9 && (free.marginal_value - elsewhere).abs() < 1e-9);
+    assert!((held.shadow_price - (marginal(500.0, 3_000.0) - elsewhere)).abs() < 1e-9, "{held:?}");
+    assert!((crew.shadow_price - (elsewhere - marginal(200.0, 2_000.0))).abs() < 1e-9, "{crew:?}");
+    // Without the first group's bound it shares 7,000 yuan with the second as 25 : 16.
+    let value = |x: [f64; 3]| 500.0 * x[0].sqrt() + 400.0 * x[1].sqrt() + 200.0 * x[2].sqrt();
+    let (now, freed) = (value([3_000.0, 4_000.0, 2_000.0]), value([7_000.0 * 25.0 / 41.0, 7_000.0 * 16.0 / 41.0, 2_000.0]));
+    assert!((minor(held.value_lost.as_ref()) as f64 - 100.0 * (freed - now)).abs() <= 1.0, "{held:?} {}", freed - now);
+    let all = advice.policy_costs.iter().find(|cost| cost.policy() == Policy::GroupBounds).expect("it is there");
+    let best = value([5_000.0, 3_200.0, 800.0]);
+    assert!((minor(all.value_lost.as_ref()) as f64 - 100.0 * (best - now)).abs() <= 1.0, "{all:?}");
+    assert_eq!((held.response.len(), minor(held.response[32].amount.as_ref())), (33, 1_000_000));
+    assert_eq!(minor(held.response[32].expected_value.as_ref()), 5_000_000);
+    // Another bound, another hash.
+    let mut other = request.clone();
+    other.groups[0].max_bp = Some(3_001);
+    assert_ne!(advise(&world, other).await.expect("advice").input_hash, advice.input_hash);
+
+    // By what stands below an envelope of a plan.
+    let mut below = request.clone();
+    below.plan_id = world.plan.clone();
+    below.change_bounds = Some(pb::ChangeBounds { off: true, ..Default::default() });
+    below.items[0].envelope_id = world.envelope.clone();
+    below.groups[0] = pb::AllocationGroup {
+        key: "core".into(),
+        envelope_id: world.envelope.clone(),
+        max_bp: Some(3_000),
+        ..Default::default()
+    };
+    let advice = advise(&world, below.clone()).await.expect("advice");
+    assert_eq!((advice.items[0].group_key.as_str(), amounts(&advice)), ("core", vec![300_000, 400_000, 200_000, 100_000]));
+    below.groups[0].envelope_id = id();
+    refused(advise(&world, below).await, Code::NotFound, "ENVELOPE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn groups_that_cannot_be_are_told_all_that_is_wrong() {
+    let world = World::new().await;
+    let wrong = async |request: pb::AdviseAllocationRequest| violations(advise(&world, request).await);
+    let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
+    let exclusive: i32 = pb::ResourceClass::Exclusive.into();
+    let named = |key: &str| pb::AllocationGroup { key: key.into(), ..Default::default() };
+    let reserve: i32 = pb::ResourceClass::StrategicReserve.into();
+    let groups = vec![
+        pb::AllocationGroup { resource_class: exclusive, ..named("g") },
+        pb::AllocationGroup { resource_class: exclusive, lower_bound: Some(fen(-1)), ..named("g") },
+        pb::AllocationGroup { resource_class: reserve, envelope_id: id(), ..named("r") },
+    ];
+    let items = vec![
+        pb::AllocationItem { resource_class: exclusive, ..item("a", power(1.0)) },
+        pb::AllocationItem { group_key: "none".into(), ..item("b", power(1.0)) },
+        pb::AllocationItem { key: "kept".into(), resource_class: reserve, group_key: "g".into(), ..Default::default() },
+    ];
+    let request = pb::AdviseAllocationRequest { groups, ..ask(&world, 1_000, items) };
+    let expected = [
+        pair("groups[1].key", "GROUP_DUPLICATE"),
+        pair("groups[1].lower_bound", "AMOUNT_NEGATIVE"),
+        pair("groups[2].envelope_id", "PLAN_MISSING"),
+        pair("items[0].group_key", "GROUP_AMBIGUOUS"),
+        pair("items[1].group_key", "GROUP_UNKNOWN"),
+        pair("items[2].group_key", "RESERVE_IN_GROUP"),
+    ];
+    assert_eq!(wrong(request.clone()).await, expected);
+    let with = |groups| {
+        let items = vec![pb::AllocationItem { resource_class: exclusive, ..item("a", power(1.0)) }];
+        pb::AdviseAllocationRequest { groups, ..ask(&world, 1_000, items) }
+    };
+    assert_eq!(
+        wrong(with(vec![pb::AllocationGroup { resource_class: reserve, ..named("r") }])).await,
+        [pair("groups[0].resource_class", "RESERVE_IN_GROUP")]
+    );
+    let empty = pb::AllocationGroup { resource_class: exclusive, lower_bound: Some(fen(500)), max_bp: Some(4_999), ..named("g") };
+    assert_eq!(wrong(with(vec![empty])).await, [pair("groups[0]", "BOUNDS_CONTRADICT")]);
+    let dear = pb::AllocationGroup { resource_class: exclusive, min_bp: Some(9_001), ..named("g") };
+    let expected = [pair("groups[0].min_bp", "MINIMA_EXCEED_BUDGET"), pair("reserve_share", "MINIMA_EXCEED_BUDGET")];
+    assert_eq!(wrong(with(vec![dear])).await, expected);
+    assert_eq!(wrong(with((0..21).map(|i| named(&i.to_string())).collect())).await, [pair("groups", "repeated.max_items")]);
 }

@@ -301,8 +301,6 @@ async fn a_car_leaves_with_its_money_held_and_its_plan_stays_open_until_it_is_se
         issue(&world, request).await.expect("booked")
     };
     let bare = book().await;
-    world.release(&bare.reservation_id, None).await.expect("released behind its back");
-    refused(hand_over(&world, &bare.grant_id).await, Code::FailedPrecondition, "RESERVATION_EXHAUSTED");
     assert_eq!(cancel(&world, &bare.grant_id).await.expect("cancelled").state(), State::Cancelled);
 
     let grant = book().await;
@@ -350,4 +348,86 @@ async fn grants_are_listed_by_member_and_resource() {
     assert_eq!(packs.grants, [issued[0].clone(), issued[2].clone()]);
     let other = list(&two, "", 2, first.next_page_token).await;
     assert_eq!(violations(other), [("page_token".to_owned(), "PAGE_TOKEN_INVALID".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_grants_money_moves_with_the_grant_alone() {
+    let world = World::new().await;
+    example_tables(&world).await;
+    let kit = resource(&world, Inclusive, "kit", Model::GiftKit(kit())).await;
+    receive(&world, &kit.resource_id, 5).await.expect("received");
+    let member = member(&world, TrustLevel::Proven).await;
+    let grant = issue(&world, issue_request(&world, &member, &kit, to_guangdong())).await.expect("issued");
+    let (of, held) = (grant.grant_id.as_str(), grant.reservation_id.as_str());
+    let figures = refused(world.release(held, None).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    assert_eq!((figures["subject"].as_str(), &figures["owner"]), (held, &format!("grant/{of}")));
+    assert_eq!(figures["methods"], "RejectGrant or CancelGrant");
+    let figures = refused(world.commit(held, Some(1)).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    assert_eq!(figures["methods"], "ShipGrant, ConfirmGrantDelivery, SettleGrant or FulfilGrant");
+    let longer = world.reservations().extend(world.extend_request(held, DAY)).await.map(|extended| extended.into_inner());
+    refused(longer, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    let rehearsed = pb::CommitRequest { validate_only: true, ..world.commit_request(held, None) };
+    refused(world.reservations().commit(rehearsed).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    ship(&world, of).await.expect("shipped");
+    refused(world.spend(held, None).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    let entry =
+        async |kind| world.entries(&world.envelope).await.into_iter().find(|entry| entry.kind() == kind).expect("an entry");
+    let owed = pb::ReverseRequest { release: true, ..world.reverse_request(&entry(pb::LedgerEntryKind::Commit).await) };
+    refused(world.reverse_with(owed).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    deliver(&world, of).await.expect("delivered");
+    // What was paid and came back is put right by hand: the grant is at its end.
+    let paid = world.reverse_request(&entry(pb::LedgerEntryKind::Spend).await);
+    let again = pb::ReverseRequest { release: false, ..paid.clone() };
+    refused(world.reverse_with(again).await, Code::FailedPrecondition, "GRANT_OWNS_RESERVATION");
+    world.reverse_with(pb::ReverseRequest { release: true, request_id: id(), ..paid }).await.expect("refunded");
+    assert_eq!(world.balances().await, [0, 0, 0, ENVELOPE]);
+    // The hold of another purpose is nobody's.
+    let other = world.reserve(10).await.expect("held");
+    world.release(&other.reservation_id, None).await.expect("given back");
+    world.verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_with_open_grants_is_not_retired_and_its_estimates_stay_readable() {
+    let world = World::new().await;
+    example_tables(&world).await;
+    let kit = resource(&world, Inclusive, "kit", Model::GiftKit(kit())).await;
+    receive(&world, &kit.resource_id, 5).await.expect("received");
+    let member = member(&world, TrustLevel::Proven).await;
+    let one = issue(&world, issue_request(&world, &member, &kit, to_guangdong())).await.expect("issued");
+    let two = issue(&world, issue_request(&world, &member, &kit, to_guangdong())).await.expect("issued");
+    let retire = async || {
+        let request = pb::RetireResourceRequest {
+            programme_id: world.programme.clone(),
+            request_id: id(),
+            resource_id: kit.resource_id.clone(),
+            date: "2026-08-01".into(),
+            reason: "no more of them".into(),
+            ..Default::default()
+        };
+        resources(&world, "planner").retire_resource(request).await
+    };
+    let figures = refused(retire().await, Code::FailedPrecondition, "GRANTS_OPEN");
+    assert_eq!((&figures["subject"], figures["count"].as_str()), (&kit.resource_id, "2"));
+    cancel(&world, &one.grant_id).await.expect("cancelled");
+    ship(&world, &two.grant_id).await.expect("shipped");
+    let figures = refused(retire().await, Code::FailedPrecondition, "GRANTS_OPEN");
+    assert_eq!(figures["count"], "1");
+    deliver(&world, &two.grant_id).await.expect("delivered");
+    // At once with one that is issued: the one comes first or the other.
+    let (ended, issued) = tokio::join!(retire(), issue(&world, issue_request(&world, &member, &kit, to_guangdong())));
+    match issued {
+        Ok(_) => assert_eq!(refused(ended, Code::FailedPrecondition, "GRANTS_OPEN")["count"], "1"),
+        Err(refusal) => {
+            ended.expect("retired");
+            refused(Err::<(), _>(refusal), Code::FailedPrecondition, "RESOURCE_RETIRED");
+        }
+    }
+    let kept = one.estimate.expect("an estimate");
+    let estimate = async |estimate_id: &str| {
+        let request = pb::GetEstimateRequest { programme_id: world.programme.clone(), estimate_id: estimate_id.into() };
+        resources(&world, "anyone").get_estimate(request).await.map(|answer| answer.into_inner().estimate)
+    };
+    assert_eq!(estimate(&kept.estimate_id).await.expect("there"), Some(kept));
+    refused(estimate(&id()).await, Code::NotFound, "ESTIMATE_NOT_FOUND");
 }

@@ -3,7 +3,7 @@
 use crate::{reserve_draw::*, world::*};
 use futures::future::join_all;
 use koc_proto::koc::budget::v1::{self as pb, ReserveDrawState as State};
-use koc_tests::service::TestChannel;
+use koc_tests::{service::TestChannel, wait};
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -11,8 +11,8 @@ type Policies = pb::reserve_policy_service_client::ReservePolicyServiceClient<Te
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-fn set_request(world: &World, terms: pb::ReserveTerms) -> pb::SetReservePolicyRequest {
-    pb::SetReservePolicyRequest {
+fn proposal(world: &World, terms: pb::ReserveTerms) -> pb::ProposeReservePolicyRequest {
+    pb::ProposeReservePolicyRequest {
         programme_id: world.programme.clone(),
         request_id: id(),
         plan_id: world.plan.clone(),
@@ -22,13 +22,16 @@ fn set_request(world: &World, terms: pb::ReserveTerms) -> pb::SetReservePolicyRe
     }
 }
 
-async fn set_with(world: &World, request: pb::SetReservePolicyRequest) -> Result<pb::ReservePolicy, Status> {
-    let mut client = Policies::new(world.budget.channel_of("cfo"));
-    Ok(client.set_reserve_policy(request).await?.into_inner().policy.unwrap_or_default())
+async fn propose(world: &World, request: pb::ProposeReservePolicyRequest) -> Result<pb::Amendment, Status> {
+    let answer = world.amendments("cfo").propose_reserve_policy(request).await?;
+    Ok(answer.into_inner().amendment.unwrap_or_default())
 }
 
+/// Proposed by one, approved by another.
 pub async fn set(world: &World, terms: pb::ReserveTerms) -> pb::ReservePolicy {
-    set_with(world, set_request(world, terms)).await.expect("set")
+    let proposed = propose(world, proposal(world, terms)).await.expect("proposed");
+    world.approve_amendment("chair", &proposed.amendment_id).await.expect("applied");
+    policy(world, &world.plan, 0).await.expect("a policy")
 }
 
 async fn policy(world: &World, plan: &str, version: i64) -> Result<pb::ReservePolicy, Status> {
@@ -54,13 +57,29 @@ async fn a_policy_has_versions_and_a_waiting_draw_keeps_its_own() {
     // Asked for under the first version: one person, whatever comes after.
     let waiting = ask(&world, request(&world, DRAW_LIMIT + 1).await).await.expect("taken");
     assert_eq!((waiting.policy_version, waiting.approvals_needed, waiting.automatic), (1, 1, false));
-    let asked = pb::SetReservePolicyRequest { etag: first.etag.clone(), ..set_request(&world, two_above(100)) };
-    let second = set_with(&world, asked.clone()).await.expect("set");
+    let asked = pb::ProposeReservePolicyRequest { etag: first.etag.clone(), ..proposal(&world, two_above(100)) };
+    let proposed = propose(&world, asked.clone()).await.expect("proposed");
+    assert_eq!((proposed.kind(), proposed.state()), (pb::AmendmentKind::ReservePolicy, pb::AmendmentState::Proposed));
+    let wanted = proposed.reserve_terms.clone().expect("terms");
+    assert_eq!((minor(wanted.one_person_limit.as_ref()), wanted.report_within_hours), (100, Some(2_880)));
+    assert_eq!(propose(&world, asked.clone()).await.expect("the first answer"), proposed);
+    // One person alone changes nothing.
+    let rival = propose(&world, proposal(&world, two_above(200))).await.expect("proposed");
+    let of = proposed.amendment_id.as_str();
+    refused(world.approve_amendment("cfo", of).await, Code::FailedPrecondition, "APPROVER_IS_REQUESTER");
+    assert_eq!(policy(&world, &world.plan, 0).await.expect("a policy"), first);
+    let applied = world.approve_amendment("chair", of).await.expect("applied");
+    assert_eq!((applied.state(), applied.decided_by.as_str()), (pb::AmendmentState::Applied, "chair"));
+    assert_eq!(applied.reserve_terms, proposed.reserve_terms);
+    let second = policy(&world, &world.plan, 0).await.expect("a policy");
     assert_eq!((second.version, second.set_by.as_str(), second.reason.as_str()), (2, "cfo", asked.reason.as_str()));
-    assert_eq!(set_with(&world, asked.clone()).await.expect("the first answer"), second);
-    let stale = pb::SetReservePolicyRequest { request_id: id(), ..asked };
-    refused(set_with(&world, stale).await, Code::Aborted, "ETAG_MISMATCH");
-    assert_eq!(policy(&world, &world.plan, 0).await.expect("a policy"), second);
+    assert_eq!((second.amendment_id.as_str(), second.terms.as_ref()), (of, proposed.reserve_terms.as_ref()));
+    refused(world.approve_amendment("chair", &rival.amendment_id).await, Code::FailedPrecondition, "AMENDMENT_CONFLICT");
+    let told =
+        wait::until("the fact", PATIENCE, async || world.facts_of::<pb::ReservePolicyChanged>(&world.plan).await.pop()).await;
+    assert_eq!((told.plan_id.as_str(), told.version, told.amendment_id.as_str()), (world.plan.as_str(), 2, of));
+    let stale = pb::ProposeReservePolicyRequest { request_id: id(), ..asked };
+    refused(propose(&world, stale).await, Code::Aborted, "ETAG_MISMATCH");
     assert_eq!(policy(&world, &world.plan, 1).await.expect("a policy"), first);
     let approved = approve(&world, "controller", &waiting.reserve_draw_id).await.expect("approved");
     assert_eq!((approved.state(), approved.policy_version), (State::Approved, 1));
@@ -68,27 +87,29 @@ async fn a_policy_has_versions_and_a_waiting_draw_keeps_its_own() {
     let now = ask(&world, request(&world, 101).await).await.expect("taken");
     assert_eq!((now.state(), now.policy_version, now.approvals_needed), (State::Requested, 2, 2));
     let sql = "SELECT count(*) FROM audit_entry WHERE subject_id = $1::uuid AND actor = 'cfo' AND reason = 'a campaign with larger stakes'";
-    assert_eq!(world.count(sql, &world.plan).await, 1);
+    assert_eq!(world.count(sql, of).await, 1);
 
     refused(policy(&world, &world.plan, 3).await, Code::NotFound, "POLICY_VERSION_NOT_FOUND");
     refused(policy(&world, &id(), 0).await, Code::NotFound, "PLAN_NOT_FOUND");
-    let nowhere = pb::SetReservePolicyRequest { plan_id: id(), ..set_request(&world, two_above(1)) };
-    refused(set_with(&world, nowhere).await, Code::NotFound, "PLAN_NOT_FOUND");
+    let nowhere = pb::ProposeReservePolicyRequest { plan_id: id(), ..proposal(&world, two_above(1)) };
+    refused(propose(&world, nowhere).await, Code::NotFound, "PLAN_NOT_FOUND");
     let bare = world.envelope_of(100).await;
     let sql = "SELECT plan_id::text FROM envelope WHERE envelope_id = $1::uuid";
     let bare: String = sqlx::query_scalar(sql).bind(bare).fetch_one(&world.budget.database.admin).await.expect("a plan");
-    let bare = pb::SetReservePolicyRequest { plan_id: bare, ..set_request(&world, two_above(1)) };
-    refused(set_with(&world, bare).await, Code::FailedPrecondition, "RESERVE_MISSING");
+    let bare = pb::ProposeReservePolicyRequest { plan_id: bare, ..proposal(&world, two_above(1)) };
+    refused(propose(&world, bare).await, Code::FailedPrecondition, "RESERVE_MISSING");
+    let same = propose(&world, proposal(&world, second.terms.clone().expect("terms"))).await;
+    assert_eq!(violations(same), [("terms".to_owned(), "AMENDMENT_EMPTY".to_owned())]);
     let contradiction = pb::ReserveTerms { automatic_limit: Some(fen(101)), ..two_above(100) };
     let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
-    let wrong = set_with(&world, set_request(&world, contradiction)).await;
+    let wrong = propose(&world, proposal(&world, contradiction)).await;
     assert_eq!(violations(wrong), [pair("terms.automatic_limit", "POLICY_CONTRADICTS")]);
     let odd = pb::ReserveTerms { automatic_limit: Some(fen(-1)), one_person_limit: Some(fen(-2)), ..Default::default() };
-    let wrong = set_with(&world, set_request(&world, odd)).await;
+    let wrong = propose(&world, proposal(&world, odd)).await;
     let negative = |field| pair(field, "AMOUNT_NEGATIVE");
     assert_eq!(violations(wrong), [negative("terms.automatic_limit"), negative("terms.one_person_limit")]);
     let odd = pb::ReserveTerms { max_share_bp: Some(0), required_evidence: vec!["A".into()], ..Default::default() };
-    let wrong = violations(set_with(&world, set_request(&world, odd)).await);
+    let wrong = violations(propose(&world, proposal(&world, odd)).await);
     let fields: Vec<&str> = wrong.iter().map(|(field, _)| field.as_str()).collect();
     assert_eq!(fields, ["terms.required_evidence[0]", "terms.max_share_bp"]);
 }

@@ -56,7 +56,7 @@ pub struct Output {
     pub tier: String,
     pub published_at: DateTime<Utc>,
     pub currency: String,
-    /// Its part of what the assignment earned.
+    /// Its part of what the assignment earned, less what reversals took back.
     pub reward_minor: i64,
     /// What was drawn from the reserve to boost it.
     pub boost_minor: i64,

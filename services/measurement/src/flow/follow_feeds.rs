@@ -29,6 +29,8 @@ use uuid::Uuid;
 
 /// What the purpose of a draw's reservation begins with; its id follows.
 const DRAW_PURPOSE: &str = "reserve_draw/";
+/// How the purpose of an assignment's reservation begins.
+const ASSIGNMENT_PURPOSE: &str = "assignment/";
 
 /// The fact in a change if it is an `F`.
 fn fact<F: Rules + Message + Default>(change: &Change) -> Result<Option<F>, EffectError> {
@@ -103,6 +105,7 @@ async fn register_outputs(
         })
         .collect();
     let now = clock::now(conn).await?;
+    store::output::lock_assignment(conn, assignment).await?;
     for deliverable in &settled.deliverables {
         let cost = amount("deliverables.cost", deliverable.cost.as_ref())?;
         let output = Output {
@@ -130,6 +133,8 @@ async fn register_outputs(
             outbox::append(conn, &[NewFact::new(programme, output.id.0, &registered)]).await?;
         }
     }
+    // The budget may have told of it first.
+    store::output::take_off_returned(conn, programme, assignment).await?;
     Ok(())
 }
 
@@ -147,24 +152,35 @@ impl Effect for BudgetEffect {
                 store::output::put_draw(conn, programme_of(change)?, id, output, dropped).await?;
             }
         } else if let Some(posted) = fact::<budget::LedgerPosted>(change)? {
-            take_boost(conn, change, &posted).await?;
+            take_owed(conn, change, &posted).await?;
         }
         Ok(())
     }
 }
 
-/// Money owed for a draw is cost of its output. What is paid later is the same money, so only what becomes owed counts, and what is
-/// owed or paid no more counts back.
-async fn take_boost(conn: &mut PgConnection, change: &Change, posted: &budget::LedgerPosted) -> Result<(), EffectError> {
-    let draw = posted.purpose.strip_prefix(DRAW_PURPOSE).and_then(|id| Uuid::try_parse(id).ok());
-    let Some(draw) = draw else { return Ok(()) };
+/// Money owed for a draw is cost of its output, and what is owed for an assignment no more is none of its outputs'. What is paid later is
+/// the same money, so only what becomes owed counts, and what is owed or paid no more counts back.
+async fn take_owed(conn: &mut PgConnection, change: &Change, posted: &budget::LedgerPosted) -> Result<(), EffectError> {
+    let subject = |prefix: &str| posted.purpose.strip_prefix(prefix).and_then(|id| Uuid::try_parse(id).ok());
     let sign = match posted.kind() {
         budget::LedgerEntryKind::Commit => 1,
         budget::LedgerEntryKind::ReverseCommit | budget::LedgerEntryKind::Refund => -1,
         _ => return Ok(()),
     };
+    let (draw, assignment) = (subject(DRAW_PURPOSE), subject(ASSIGNMENT_PURPOSE));
+    if draw.is_none() && assignment.is_none() {
+        return Ok(());
+    }
+    let programme = programme_of(change)?;
     let entry = parse("entry_id", &posted.entry_id).map_err(park)?;
-    let owed = amount("amount", posted.amount.as_ref())?;
-    store::output::insert_draw_posting(conn, programme_of(change)?, draw, entry, sign * owed.minor).await?;
+    let owed = sign * amount("amount", posted.amount.as_ref())?.minor;
+    if let Some(draw) = draw {
+        store::output::insert_draw_posting(conn, programme, draw, entry, owed).await?;
+    }
+    if let Some(assignment) = assignment {
+        store::output::lock_assignment(conn, assignment).await?;
+        store::output::insert_assignment_posting(conn, programme, assignment, entry, owed).await?;
+        store::output::take_off_returned(conn, programme, assignment).await?;
+    }
     Ok(())
 }

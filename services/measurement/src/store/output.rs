@@ -9,6 +9,9 @@ use koc_chassis::ids::{MemberId, ProgrammeId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// Class of the advisory locks on assignments. The database is shared with other services, so their classes differ.
+const ASSIGNMENT_LOCK: i32 = 0x6b6d_6173;
+
 struct OutputRow {
     output_id: Uuid,
     programme_id: Uuid,
@@ -135,7 +138,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         OutputRow,
         r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
-                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
+                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
@@ -169,7 +172,7 @@ pub async fn published(
     let rows = sqlx::query_as!(
         OutputRow,
         r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
-                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
+                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
@@ -200,7 +203,7 @@ pub async fn published_by(
     let rows = sqlx::query_as!(
         OutputRow,
         r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
-                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor, o.create_time,
+                  o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
@@ -325,6 +328,75 @@ pub async fn insert_draw_posting(
         programme.0,
         draw,
         amount_minor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets one transaction at a time change what an assignment's outputs cost, until it ends: its outputs and its money are told by two feeds.
+pub async fn lock_assignment(conn: &mut PgConnection, assignment: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT pg_advisory_xact_lock($1, hashtext($2))::text AS "locked""#,
+        ASSIGNMENT_LOCK,
+        assignment.to_string(),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps money owed for an assignment, or owed no more; a posting that is told again changes nothing.
+pub async fn insert_assignment_posting(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    assignment: Uuid,
+    entry: Uuid,
+    amount_minor: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO assignment_posting (entry_id, programme_id, assignment_id, amount_minor, record_time)
+         VALUES ($1, $2, $3, $4, koc_now())
+         ON CONFLICT ON CONSTRAINT assignment_posting_pkey DO NOTHING",
+        entry,
+        programme.0,
+        assignment,
+        amount_minor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes what reversals brought back off the rewards of an assignment's outputs, in proportion, to the minor unit: each gets what the sum
+/// up to it is due, rounded down, less what those before it got. What was owed beyond the rewards was owed again after a reversal.
+pub async fn take_off_returned(conn: &mut PgConnection, programme: ProgrammeId, assignment: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "WITH part AS (
+             SELECT output_id, reward_minor,
+                    sum(reward_minor) OVER (ORDER BY output_id) AS up_to,
+                    sum(reward_minor) OVER () AS reward
+             FROM output
+             WHERE assignment_id = $1 AND programme_id = $2
+         ),
+         back AS (
+             SELECT coalesce(-sum(amount_minor) FILTER (WHERE amount_minor < 0), 0) AS taken,
+                    coalesce(sum(amount_minor) FILTER (WHERE amount_minor > 0), 0) AS owed
+             FROM assignment_posting
+             WHERE assignment_id = $1 AND programme_id = $2
+         ),
+         due AS (
+             SELECT part.output_id, part.reward_minor, part.up_to, part.reward,
+                    least(greatest(back.taken - greatest(back.owed - part.reward, 0), 0), part.reward) AS returned
+             FROM part
+             CROSS JOIN back
+         )
+         UPDATE output AS o
+         SET returned_minor = div(d.returned * d.up_to, d.reward) - div(d.returned * (d.up_to - d.reward_minor), d.reward)
+         FROM due AS d
+         WHERE o.output_id = d.output_id AND d.reward > 0",
+        assignment,
+        programme.0,
     )
     .execute(conn)
     .await?;

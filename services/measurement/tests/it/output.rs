@@ -192,9 +192,9 @@ async fn spend(world: &World, draw: &budget::ReserveDraw, units: i64) {
     Reservations::new(world.budget.channel()).spend(request).await.expect("paid");
 }
 
-/// Undoes a part of the draw's entry of this kind and amount.
-async fn reverse(world: &World, draw: &budget::ReserveDraw, of: (budget::LedgerEntryKind, Money), units: i64, release: bool) {
-    let (programme_id, reservation_id) = (world.programme.clone(), draw.reservation_id.clone());
+/// Undoes a part of the reservation's entry of this kind and amount.
+async fn reverse(world: &World, reservation_id: &str, of: (budget::LedgerEntryKind, Money), units: i64, release: bool) {
+    let (programme_id, reservation_id) = (world.programme.clone(), reservation_id.to_owned());
     let mut reservations = Reservations::new(world.budget.channel());
     let request = budget::GetReservationRequest { programme_id: programme_id.clone(), reservation_id: reservation_id.clone() };
     let reservation = reservations.get_reservation(request).await.expect("there").into_inner().reservation.expect("there");
@@ -280,21 +280,30 @@ async fn accepted_work_becomes_one_output_each_with_its_part_of_the_cost_whateve
     spend(&world, &draw, 20).await;
     // What is owed again is still owed; what was refunded, or fell away, costs nothing any more.
     let kind = |kind: budget::LedgerEntryKind, units: i64| (kind, yuan(units));
-    reverse(&world, &draw, kind(budget::LedgerEntryKind::Spend, 50), 30, true).await;
-    reverse(&world, &draw, kind(budget::LedgerEntryKind::Spend, 20), 20, false).await;
-    reverse(&world, &draw, kind(budget::LedgerEntryKind::Commit, 70), 15, true).await;
+    reverse(&world, &draw.reservation_id, kind(budget::LedgerEntryKind::Spend, 50), 30, true).await;
+    reverse(&world, &draw.reservation_id, kind(budget::LedgerEntryKind::Spend, 20), 20, false).await;
+    reverse(&world, &draw.reservation_id, kind(budget::LedgerEntryKind::Commit, 70), 15, true).await;
     wait_for_cost(&world, &boosted, 62_500).await;
+
+    // What was owed for the work and is owed no more lowers the outputs' rewards, in proportion and to the fen.
+    let sql = "SELECT reservation_id::text FROM reservation WHERE purpose = 'assignment/' || $1";
+    let held: String =
+        sqlx::query_scalar(sql).bind(&assignment).fetch_one(&world.budget.database.admin).await.expect("the work's money");
+    reverse(&world, &held, kind(budget::LedgerEntryKind::Commit, 900), 100, true).await;
+    wait_for_cost(&world, &boosted, 62_500 - 6_666).await;
+    wait_for_cost(&world, &outputs[1].output_id, 30_000 - 3_334).await;
 
     // Everything told once more from the beginning, with a part of it lost: what was lost is back, the rest is as it was.
     world.measurement.stop().await;
-    for sql in ["UPDATE feed_cursor SET position = 0", "DELETE FROM reserve_draw", "DELETE FROM reserve_draw_posting"] {
+    let lost = ["DELETE FROM reserve_draw", "DELETE FROM reserve_draw_posting", "DELETE FROM assignment_posting"];
+    for sql in ["UPDATE feed_cursor SET position = 0"].into_iter().chain(lost) {
         sqlx::query(sql).execute(&world.measurement.idle().admin).await.expect("set back");
     }
     world.start_measurement().await;
     caught_up(&world, &world.task, "task").await;
     caught_up(&world, &world.budget, "budget").await;
     assert_eq!(of_assignment(&world, &assignment, 2).await.len(), 2);
-    assert_eq!((world.cost(&boosted).await, world.cost(&outputs[1].output_id).await), (62_500, 30_000));
+    assert_eq!((world.cost(&boosted).await, world.cost(&outputs[1].output_id).await), (55_834, 26_666));
     assert_eq!(world.count("SELECT count(*) FROM reserve_draw_posting").await, 3);
     assert_eq!(world.count("SELECT count(*) FROM parked_fact").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM told WHERE type_name LIKE '%OutputRegistered'").await, 2);

@@ -5,7 +5,7 @@ use crate::{
     api::convert::{class_to_proto, money},
     domain::advisor::{
         VERSION,
-        advice::{Advice, LeftReason},
+        advice::{Advice, GroupLine, LeftReason},
         question::{Bound, Policy},
     },
     flow::fact::optional,
@@ -15,8 +15,10 @@ use koc_proto::koc::budget::v1 as pb;
 
 pub fn write(asked: &Asked, advice: &Advice, currency: Currency) -> pb::AdviseAllocationResponse {
     let lines = asked.names.iter().zip(&asked.question.items).zip(&advice.lines);
-    let items = lines.map(|((name, item), line)| pb::AllocationAdvice {
+    let group_of = |i: usize| asked.question.groups.iter().position(|group| group.members.contains(&i));
+    let items = lines.enumerate().map(|(i, ((name, item), line))| pb::AllocationAdvice {
         key: name.key.clone(),
+        group_key: group_of(i).map(|nr| asked.group_keys[nr].clone()).unwrap_or_default(),
         envelope_id: optional(name.envelope),
         resource_class: item.class.map_or(pb::ResourceClass::Unspecified, class_to_proto).into(),
         amount: money(line.amount, currency),
@@ -27,6 +29,7 @@ pub fn write(asked: &Asked, advice: &Advice, currency: Currency) -> pb::AdviseAl
         current: line.current.and_then(|current| money(current, currency)),
         current_expected_value: line.current_value.and_then(|value| money(value, currency)),
     });
+    let groups = asked.group_keys.iter().zip(&advice.groups).map(|(key, group)| group_to_proto(key, group, currency));
     let costs = advice.costs.iter().map(|cost| pb::PolicyCost {
         policy: policy(cost.policy).into(),
         value_lost: money(cost.value_lost, currency),
@@ -47,6 +50,28 @@ pub fn write(asked: &Asked, advice: &Advice, currency: Currency) -> pb::AdviseAl
             grid_step: advice.step.and_then(|step| money(step, currency)),
         }),
         policy_costs: costs.collect(),
+        groups: groups.collect(),
+    }
+}
+
+fn group_to_proto(key: &str, group: &GroupLine, currency: Currency) -> pb::GroupAdvice {
+    let point = |(amount, value): &(i64, i64)| pb::ResponsePoint {
+        amount: money(*amount, currency),
+        expected_value: money(*value, currency),
+    };
+    pb::GroupAdvice {
+        key: key.to_owned(),
+        amount: money(group.amount, currency),
+        unallocated: money(group.kept, currency),
+        expected_value: money(group.value, currency),
+        marginal_value: group.marginal,
+        bound: group.bound.map_or(pb::AllocationBound::Unspecified, bound).into(),
+        shadow_price: group.shadow_price,
+        value_lost: money(group.value_lost, currency),
+        further_amount: money(group.further, currency),
+        current: group.current.and_then(|current| money(current, currency)),
+        current_expected_value: group.current_value.and_then(|value| money(value, currency)),
+        response: group.response.iter().map(point).collect(),
     }
 }
 
@@ -60,6 +85,8 @@ fn bound(bound: Bound) -> pb::AllocationBound {
         Bound::ReserveMax => pb::AllocationBound::ReserveMax,
         Bound::ReserveDefault => pb::AllocationBound::ReserveDefault,
         Bound::Indivisible => pb::AllocationBound::Indivisible,
+        Bound::ShareMin => pb::AllocationBound::ShareMin,
+        Bound::ShareMax => pb::AllocationBound::ShareMax,
     }
 }
 
@@ -77,5 +104,6 @@ fn policy(policy: Policy) -> pb::AllocationPolicy {
         Policy::ChangeBounds => pb::AllocationPolicy::ChangeBounds,
         Policy::Hurdle => pb::AllocationPolicy::Hurdle,
         Policy::Minima => pb::AllocationPolicy::Minima,
+        Policy::GroupBounds => pb::AllocationPolicy::GroupBounds,
     }
 }

@@ -1,5 +1,7 @@
 //! From the contract's question to the domain's.
 
+mod group;
+
 use crate::{
     api::convert,
     domain::{
@@ -7,7 +9,7 @@ use crate::{
             MAX_INDIVISIBLE, MAX_TOTAL_MINOR,
             advice::NoAdvice,
             curve::{Curve, Lot},
-            question::{Bound, ChangeBounds, Infeasible, Item, Question, ReserveShare},
+            question::{Bound, ChangeBounds, Infeasible, Item, Question, Range, ReserveShare},
         },
         envelope::Envelope,
         plan::{ResourceClass, Stage},
@@ -40,6 +42,7 @@ pub struct PlanNow {
 pub struct Asked {
     pub question: Question,
     pub names: Vec<Name>,
+    pub group_keys: Vec<String>,
     /// How many items were asked about: a reserve that was added comes after them.
     given: usize,
 }
@@ -97,11 +100,20 @@ pub fn read(request: &pb::AdviseAllocationRequest, plan: Option<&PlanNow>, curre
         items.push(item);
         names.push(name);
     }
+    let groups = match group::read(request, plan, &names, &items, currency) {
+        Ok(groups) => Some(groups),
+        Err(Error::Invalid(found)) => {
+            found.into_iter().for_each(|violation| violations.push(violation));
+            None
+        }
+        Err(error) => return Err(error),
+    };
     violations.finish()?;
-    let (Some(total), Some(share)) = (total, share) else { return Err(Error::Invalid(Vec::new())) };
+    let (Some(total), Some(share), Some(groups)) = (total, share, groups) else { return Err(Error::Invalid(Vec::new())) };
     let change = change(request.change_bounds.as_ref());
-    let question = Question { total, items, share, change, hurdle: hurdle(request.hurdle.as_ref()) };
-    Ok(Asked { question, names, given: request.items.len() })
+    let question = Question { total, items, groups, share, change, hurdle: hurdle(request.hurdle.as_ref()) };
+    let group_keys = request.groups.iter().map(|group| group.key.clone()).collect();
+    Ok(Asked { question, names, group_keys, given: request.items.len() })
 }
 
 /// Why a question has no answer, as violations of its fields.
@@ -113,22 +125,33 @@ pub fn refusal(asked: &Asked, why: &NoAdvice) -> Error {
             let field = if *item < asked.given { format!("items[{item}].upper_bound") } else { "reserve_share".to_owned() };
             Violation::new(field, "BOUNDS_CONTRADICT", rule).into()
         }
-        NoAdvice::Infeasible(Infeasible::MinimaExceedBudget { minima, sum }) => {
-            let mut minima = minima.clone();
+        NoAdvice::Infeasible(Infeasible::GroupContradicts { group }) => {
+            let rule =
+                "leaves the group no amount: its least exceeds its most, or what its items may or must get together lies beyond";
+            Violation::new(format!("groups[{group}]"), "BOUNDS_CONTRADICT", rule).into()
+        }
+        NoAdvice::Infeasible(Infeasible::MinimaExceedBudget { minima, groups, sum }) => {
+            let of_item = |(i, range): &(usize, Range)| match range.low_by {
+                _ if *i >= asked.given => "reserve_share".to_owned(),
+                Bound::ChangeDown => format!("items[{i}].current"),
+                Bound::ReserveMin | Bound::ReserveDefault => "reserve_share".to_owned(),
+                _ => format!("items[{i}].lower_bound"),
+            };
+            let of_group = |(nr, range): &(usize, Range)| match range.low_by {
+                Bound::ShareMin => format!("groups[{nr}].min_bp"),
+                _ => format!("groups[{nr}].lower_bound"),
+            };
+            let items = minima.iter().map(|minimum| (of_item(minimum), minimum.1));
+            let mut minima: Vec<(String, Range)> =
+                items.chain(groups.iter().map(|minimum| (of_group(minimum), minimum.1))).collect();
             minima.sort_by_key(|(_, range)| std::cmp::Reverse(range.low));
-            let violation = |(i, range): &(usize, crate::domain::advisor::question::Range)| {
-                let field = match range.low_by {
-                    _ if *i >= asked.given => "reserve_share".to_owned(),
-                    Bound::ChangeDown => format!("items[{i}].current"),
-                    Bound::ReserveMin | Bound::ReserveDefault => "reserve_share".to_owned(),
-                    _ => format!("items[{i}].lower_bound"),
-                };
+            let violation = |(field, range): (String, Range)| {
                 let total = asked.question.total;
                 let (low, by) = (range.low, range.low_by.as_str());
                 let rule = format!("asks for at least {low} minor units by {by}; the minima sum to {sum} of {total}");
                 Violation::new(field, "MINIMA_EXCEED_BUDGET", rule)
             };
-            Error::Invalid(minima.iter().take(MAX_MINIMA).map(violation).collect())
+            Error::Invalid(minima.into_iter().take(MAX_MINIMA).map(violation).collect())
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         reserve_policy::ReservePolicy,
     },
     error::Error,
-    flow::{fact, hold_reserve::hold, lapse_draw},
+    flow::{fact, hold_reserve::hold, lapse::Waiting},
     ids::ReserveDrawId,
     store::{self, reserve_draw::Wanted},
 };
@@ -84,7 +84,7 @@ async fn policy_of(work: &mut Work, draw: &Draw) -> Result<ReservePolicy, Error>
 
 async fn settle(work: &mut Work, draw: &mut Draw, state: DrawState) -> Result<(), Error> {
     store::reserve_draw::set_state(work.conn(), draw, state).await?;
-    job::cancel(work.conn(), draw.id.0, lapse_draw::KIND).await?;
+    job::cancel(work.conn(), draw.id.0, Draw::KIND).await?;
     Ok(())
 }
 

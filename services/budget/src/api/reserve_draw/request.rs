@@ -8,7 +8,11 @@ use crate::{
         reserve_policy::{ReservePolicy, Way},
     },
     error::{CoolingSubject, Error},
-    flow::{fact, hold_reserve::hold, lapse_draw},
+    flow::{
+        fact,
+        hold_reserve::hold,
+        lapse::{self, Waiting},
+    },
     ids::{MemberId, OutputId, PlanId, ReserveDrawId},
     store,
 };
@@ -156,10 +160,10 @@ async fn place(work: &mut Work, placing: Placing, method: &'static str, reason: 
     if draw.state == DrawState::Requested {
         let actor = work.actor().to_owned();
         let lapse = job::NewJob {
-            kind: lapse_draw::KIND,
+            kind: Draw::KIND,
             programme: draw.programme,
             subject: draw.id.0,
-            step: lapse_draw::STEP,
+            step: lapse::STEP,
             state: serde_json::json!({}),
             actor: &actor,
             run_time: Some(draw.decide_by_time),

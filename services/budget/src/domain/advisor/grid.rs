@@ -40,7 +40,7 @@ pub struct Split {
 
 impl<'a> Choice<'a> {
     /// The range on which it is concave, when that is all of it.
-    fn span(&self) -> Option<Span<'a>> {
+    pub(super) fn span(&self) -> Option<Span<'a>> {
         let smooth = self.curve.concave_from().is_some_and(|from| self.low >= from || self.low >= self.high);
         (smooth && self.ticket <= self.low).then_some(Span { curve: self.curve, low: self.low, high: self.high })
     }
@@ -52,7 +52,7 @@ impl<'a> Choice<'a> {
     }
 
     /// The amount with the greatest value − lambda · amount.
-    fn best(&self, lambda: f64) -> f64 {
+    pub(super) fn best(&self, lambda: f64) -> f64 {
         if let Some(span) = self.span() {
             return span.curve.best(lambda, span.low, span.high);
         }
@@ -119,6 +119,11 @@ struct Offer {
 
 /// Splits `budget`, which pays for all lows.
 pub fn split(choices: &[Choice], budget: f64, hurdle: f64, stop: Stop) -> Result<Split, Stopped> {
+    split_coarsely(choices, budget, hurdle, MAX_STEPS, stop)
+}
+
+/// The same on a grid of at most so many steps.
+pub fn split_coarsely(choices: &[Choice], budget: f64, hurdle: f64, steps: f64, stop: Stop) -> Result<Split, Stopped> {
     if stop() {
         return Err(Stopped);
     }
@@ -132,7 +137,7 @@ pub fn split(choices: &[Choice], budget: f64, hurdle: f64, stop: Stop) -> Result
         (amounts, multiplier, None)
     } else {
         let lows: f64 = choices.iter().map(|c| c.low).sum();
-        let step = ((budget - lows) / MAX_STEPS).ceil().max(1.0);
+        let step = ((budget - lows) / steps).ceil().max(1.0);
         let decided = on_grid(choices, &rough, &smooth, Grid { budget, lows, step, hurdle }, stop)?;
         let (amounts, multiplier) = refine(choices, decided, budget, hurdle);
         (amounts, multiplier.unwrap_or(crossing.high), Some(step))
@@ -148,7 +153,7 @@ pub fn worth(choices: &[Choice], amounts: &[f64]) -> f64 {
 }
 
 /// What no split exceeds, for any multiplier at the hurdle or above: each item alone at its best, the budget at the multiplier's price.
-fn dual(choices: &[Choice], budget: f64, lambda: f64) -> f64 {
+pub(super) fn dual(choices: &[Choice], budget: f64, lambda: f64) -> f64 {
     let alone = |choice: &Choice| {
         let x = choice.best(lambda);
         choice.curve.value(x) - lambda * x

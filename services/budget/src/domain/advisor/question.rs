@@ -1,6 +1,6 @@
 //! What advice is asked for: money, items, and the policies that bound a split.
 
-use super::{VERSION, curve::Curve, grid::Choice};
+use super::{VERSION, curve::Curve, grid::Choice, hierarchy};
 use crate::domain::plan::ResourceClass;
 use sha2::{Digest, Sha256};
 
@@ -46,12 +46,25 @@ impl Default for ChangeBounds {
     }
 }
 
+/// Items that share bounds: a class of resources, or what stands below one envelope. Amounts are in minor units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Which items, by index; an item is in one group at most, and the reserve in none.
+    pub members: Vec<usize>,
+    pub lower: i64,
+    pub upper: Option<i64>,
+    /// Its share of the total in basis points.
+    pub min_bp: Option<i32>,
+    pub max_bp: Option<i32>,
+}
+
 /// A question whose rules hold: `total` is 1 to [`super::MAX_TOTAL_MINOR`], one item at most is of the reserve, curves' parameters are
 /// finite and more than zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     pub total: i64,
     pub items: Vec<Item>,
+    pub groups: Vec<Group>,
     pub share: ReserveShare,
     /// None: no change is bounded.
     pub change: Option<ChangeBounds>,
@@ -70,6 +83,8 @@ text_enum! {
         ReserveMax = "RESERVE_MAX",
         ReserveDefault = "RESERVE_DEFAULT",
         Indivisible = "INDIVISIBLE",
+        ShareMin = "SHARE_MIN",
+        ShareMax = "SHARE_MAX",
     }
 }
 
@@ -80,10 +95,11 @@ text_enum! {
         ChangeBounds = "CHANGE_BOUNDS",
         Hurdle = "HURDLE",
         Minima = "MINIMA",
+        GroupBounds = "GROUP_BOUNDS",
     }
 }
 
-/// What an item may get, and what says so.
+/// What an item or a group may get, and what says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     pub low: i64,
@@ -95,10 +111,13 @@ pub struct Range {
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Infeasible {
-    /// The least amounts sum to more than the total: the items, by index, whose minimum is above zero.
-    MinimaExceedBudget { minima: Vec<(usize, Range)>, sum: i128 },
+    /// The least amounts sum to more than the total: the items, by index, whose minimum is above zero, and the groups that ask for more
+    /// than their items do.
+    MinimaExceedBudget { minima: Vec<(usize, Range)>, groups: Vec<(usize, Range)>, sum: i128 },
     /// An item's range is empty.
     BoundsContradict { item: usize },
+    /// A group's range is empty, or beyond what its items may get.
+    GroupContradicts { group: usize },
 }
 
 impl Question {
@@ -111,9 +130,53 @@ impl Question {
         let sum: i128 = ranges.iter().map(|range| i128::from(range.low)).sum();
         if sum > i128::from(self.total) {
             let minima = ranges.into_iter().enumerate().filter(|(_, range)| range.low > 0).collect();
-            return Err(Infeasible::MinimaExceedBudget { minima, sum });
+            return Err(Infeasible::MinimaExceedBudget { minima, groups: Vec::new(), sum });
         }
         Ok(ranges)
+    }
+
+    /// What each group may get, given what its items may.
+    pub fn group_ranges(&self, ranges: &[Range]) -> Result<Vec<Range>, Infeasible> {
+        let own: Vec<Range> = self.groups.iter().map(|group| self.own_range(group)).collect();
+        let items: Vec<(i64, i64)> = self.groups.iter().map(|group| reach(group, ranges)).collect();
+        let empty = |(own, (low, high)): (&Range, &(i64, i64))| own.low > own.high || own.low > *high || own.high < *low;
+        if let Some(group) = own.iter().zip(&items).position(empty) {
+            return Err(Infeasible::GroupContradicts { group });
+        }
+        let more = |nr: &usize| i128::from((own[*nr].low - items[*nr].0).max(0));
+        let all = 0..own.len();
+        let sum: i128 =
+            ranges.iter().map(|range| i128::from(range.low)).sum::<i128>() + all.clone().map(|nr| more(&nr)).sum::<i128>();
+        if sum > i128::from(self.total) {
+            let groups: Vec<(usize, Range)> = all.filter(|nr| more(nr) > 0).map(|nr| (nr, own[nr])).collect();
+            let covered = |i: usize| groups.iter().any(|(nr, _)| self.groups[*nr].members.contains(&i));
+            let minima = ranges.iter().copied().enumerate().filter(|(i, range)| range.low > 0 && !covered(*i)).collect();
+            return Err(Infeasible::MinimaExceedBudget { minima, groups, sum });
+        }
+        Ok(own.into_iter().zip(items).map(|(own, reach)| within(own, reach)).collect())
+    }
+
+    /// What a solver is asked of each group but one, where other ranges than the question's own may have moved what the bounds allow.
+    pub fn shares(&self, ranges: &[Range], without: Option<usize>) -> Vec<hierarchy::Group> {
+        let share = |group: &Group| {
+            let range = within(self.own_range(group), reach(group, ranges));
+            hierarchy::Group { members: group.members.clone(), low: range.low as f64, high: range.high as f64 }
+        };
+        self.groups.iter().enumerate().filter(|(nr, _)| Some(*nr) != without).map(|(_, group)| share(group)).collect()
+    }
+
+    fn own_range(&self, group: &Group) -> Range {
+        let own = Range {
+            low: group.lower,
+            high: group.upper.unwrap_or(self.total).min(self.total),
+            low_by: Bound::Lower,
+            high_by: Bound::Upper,
+        };
+        let min = group.min_bp.map_or(0, |bp| share(self.total, bp, true));
+        let max = group.max_bp.map_or(self.total, |bp| share(self.total, bp, false));
+        let (low, low_by) = if min > own.low { (min, Bound::ShareMin) } else { (own.low, own.low_by) };
+        let (high, high_by) = if max < own.high { (max, Bound::ShareMax) } else { (own.high, own.high_by) };
+        Range { low, high, low_by, high_by }
     }
 
     /// What a solver is asked of each item.
@@ -207,9 +270,28 @@ impl Question {
             number(i64::try_from(parameters.len()).unwrap_or(i64::MAX));
             parameters.into_iter().for_each(|x| number(float(x)));
         }
+        for group in &self.groups {
+            number(i64::try_from(group.members.len()).unwrap_or(i64::MAX));
+            group.members.iter().for_each(|i| number(i64::try_from(*i).unwrap_or(i64::MAX)));
+            number(group.lower);
+            number(group.upper.unwrap_or(i64::MIN));
+            [group.min_bp, group.max_bp].iter().for_each(|bp| number(bp.map_or(-1, i64::from)));
+        }
         hash.update(VERSION);
         hash.finalize().into()
     }
+}
+
+/// The least and the most that a group's items may get together.
+fn reach(group: &Group, ranges: &[Range]) -> (i64, i64) {
+    let sum = |of: fn(&Range) -> i64| group.members.iter().map(|i| of(&ranges[*i])).fold(0, i64::saturating_add);
+    (sum(|range| range.low), sum(|range| range.high))
+}
+
+/// A group's own range as far as its items reach.
+fn within(own: Range, (low, high): (i64, i64)) -> Range {
+    let most = own.high.min(high).max(low);
+    Range { low: own.low.max(low).min(most), high: most, ..own }
 }
 
 /// A share of an amount in whole minor units.

@@ -1,6 +1,6 @@
 //! From real amounts to whole minor units, once: largest remainders, then a check whether a swap of single units gains.
 
-use super::{curve::Curve, grid::Choice};
+use super::{curve::Curve, grid::Choice, hierarchy::Group};
 
 /// A swap must gain more than what a double's last digits may feign.
 const WORTHWHILE: f64 = 1.0 + 1e-9;
@@ -25,6 +25,51 @@ pub fn round(choices: &[Choice], amounts: &[f64], target: i64) -> Vec<i64> {
     swap(choices, &mut whole, &order, up);
     place(choices, &mut whole, missing);
     whole
+}
+
+/// The same where items share bounds: first what each group gets, by largest remainders within its bounds, then its items.
+pub fn round_groups(choices: &[Choice], amounts: &[f64], target: i64, groups: &[Group]) -> Vec<i64> {
+    let grouped = |i: &usize| groups.iter().any(|group| group.members.contains(i));
+    let others: Vec<usize> = (0..choices.len()).filter(|i| !grouped(i)).collect();
+    let sum = |members: &[usize], of: &dyn Fn(usize) -> f64| members.iter().map(|i| of(*i)).sum::<f64>();
+    let rest = (&others[..], sum(&others, &|i| choices[i].low), sum(&others, &|i| choices[i].high));
+    let bounds = groups.iter().map(|group| (&group.members[..], group.low, group.high)).chain([rest]);
+    let mut parts: Vec<Part> = bounds
+        .map(|(members, low, high)| {
+            let exact = sum(members, &|i| amounts[i]);
+            // Lots and tickets may leave a group less than its least.
+            let (low, high) = (low.min(exact.round()) as i64, high as i64);
+            Part { members, exact, low, high, whole: (exact.floor() as i64).clamp(low, high.max(low)) }
+        })
+        .collect();
+    let mut missing = target - parts.iter().map(|part| part.whole).sum::<i64>();
+    let rest = |part: &Part| part.exact - part.whole as f64;
+    parts.sort_by(|a, b| rest(b).total_cmp(&rest(a)));
+    // A unit each first; more only where the digits of doubles are used up.
+    for most in [1, i64::MAX] {
+        for part in &mut parts {
+            let step = missing.clamp((part.low - part.whole).max(-most), (part.high - part.whole).min(most).max(0));
+            part.whole += step;
+            missing -= step;
+        }
+    }
+    let mut whole = vec![0; choices.len()];
+    for Part { members, whole: target, .. } in parts {
+        let chosen: Vec<Choice> = members.iter().map(|i| choices[*i]).collect();
+        let exact: Vec<f64> = members.iter().map(|i| amounts[*i]).collect();
+        let rounded = round(&chosen, &exact, target);
+        members.iter().zip(rounded).for_each(|(i, amount)| whole[*i] = amount);
+    }
+    whole
+}
+
+/// What a group's items get together.
+struct Part<'g> {
+    members: &'g [usize],
+    exact: f64,
+    low: i64,
+    high: i64,
+    whole: i64,
 }
 
 /// Exchanges who of `order` was rounded up, while it gains.

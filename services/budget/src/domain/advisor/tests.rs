@@ -9,9 +9,9 @@ use super::{
 use crate::domain::plan::ResourceClass;
 use proptest::prelude::*;
 
-const NEVER: super::Stop = &|| false;
+pub(super) const NEVER: super::Stop = &|| false;
 
-fn near(a: f64, b: f64, within: f64) -> bool {
+pub(super) fn near(a: f64, b: f64, within: f64) -> bool {
     (a - b).abs() <= within
 }
 
@@ -38,7 +38,7 @@ fn the_concave_split_of_the_reference_is_found() {
     assert!(held.left > 1.0 && near(held.multiplier, 1.0, 0.0));
 }
 
-fn concave_curve() -> impl Strategy<Value = Curve> {
+pub(super) fn concave_curve() -> impl Strategy<Value = Curve> {
     let ab = (0.5..500.0_f64, 1.0..5_000.0_f64);
     prop_oneof![
         ab.clone().prop_map(|(a, b)| Curve::Logarithmic { a: a * 10.0, b }),
@@ -53,7 +53,7 @@ fn hill() -> impl Strategy<Value = Curve> {
     (1.0..5_000.0_f64, 1.0..3_000.0_f64, 1.1..8.0_f64).prop_map(|(a, b, s)| Curve::Hill { a, b, s })
 }
 
-fn any_curve() -> impl Strategy<Value = Curve> {
+pub(super) fn any_curve() -> impl Strategy<Value = Curve> {
     let lots = prop::collection::vec((1..3_000_i64, 0..6_000_i64), 1..4);
     let lot = |(cost, value): (i64, i64)| Lot { cost: cost as f64, value: value as f64 };
     prop_oneof![
@@ -64,7 +64,7 @@ fn any_curve() -> impl Strategy<Value = Curve> {
 }
 
 prop_compose! {
-    fn item(curve: impl Strategy<Value = Curve>)(
+    pub(super) fn item(curve: impl Strategy<Value = Curve>)(
         curve in curve, lower in prop_oneof![Just(0), 0..500_i64], more in prop::option::of(0..5_000_i64),
         current in prop::option::of(0..3_000_i64), ticket in prop::option::weighted(0.2, 1..2_000_i64),
     ) -> Item {
@@ -89,7 +89,7 @@ prop_compose! {
         let curve = if reserve { curve } else { Curve::Unknown };
         let class = Some(ResourceClass::StrategicReserve);
         items.push(Item { class, curve, lower: 0, upper: None, current: None, ticket: None });
-        Question { total, items, share: ReserveShare::default(), change, hurdle }
+        Question { total, items, groups: Vec::new(), share: ReserveShare::default(), change, hurdle }
     }
 }
 
@@ -143,7 +143,7 @@ proptest! {
     fn answers_sum_to_the_total_in_whole_minor_units_within_their_ranges(question in question()) {
         match advise(&question, NEVER) {
             Ok(advice) => check(&question, &advice)?,
-            Err(NoAdvice::Infeasible(Infeasible::MinimaExceedBudget { minima, sum })) => {
+            Err(NoAdvice::Infeasible(Infeasible::MinimaExceedBudget { minima, sum, .. })) => {
                 prop_assert_eq!(minima.iter().map(|(_, range)| i128::from(range.low)).sum::<i128>(), sum);
                 prop_assert!(sum > i128::from(question.total));
             }
@@ -151,6 +151,7 @@ proptest! {
                 // What an item must get exceeds what it may.
                 prop_assert!(question.items[item].ticket > question.items[item].upper);
             }
+            Err(NoAdvice::Infeasible(Infeasible::GroupContradicts { .. })) => prop_assert!(false, "there are no groups"),
             Err(NoAdvice::Stopped) => prop_assert!(false, "nobody stopped it"),
         }
     }
@@ -218,7 +219,7 @@ proptest! {
             curve: curve(item.curve), lower: part(item.lower), upper: item.upper.map(part), ticket: item.ticket.map(part), current: None, ..item
         };
         let items = vec![small(first), small(second)];
-        let question = Question { total, items, share: ReserveShare::default(), change: None, hurdle };
+        let question = Question { total, items, groups: Vec::new(), share: ReserveShare::default(), change: None, hurdle };
         let Ok(ranges) = question.ranges(None) else { return Ok(()) };
         let choices = question.choices(&ranges);
         let Split { objective, bound, .. } = split(&choices, total as f64, hurdle, NEVER).expect("not stopped");
@@ -234,7 +235,14 @@ fn smooth(curve: Curve) -> Item {
 }
 
 fn asked(total: i64, items: Vec<Item>) -> Question {
-    Question { total, items, share: ReserveShare::default(), change: Some(ChangeBounds::default()), hurdle: 1.0 }
+    Question {
+        total,
+        items,
+        groups: Vec::new(),
+        share: ReserveShare::default(),
+        change: Some(ChangeBounds::default()),
+        hurdle: 1.0,
+    }
 }
 
 #[test]
@@ -285,7 +293,7 @@ fn minima_that_the_total_cannot_pay_are_named() {
     let Err(NoAdvice::Infeasible(why)) = advise(&asked(100, vec![item(60), item(0), item(41)]), NEVER) else {
         panic!("answered")
     };
-    let Infeasible::MinimaExceedBudget { minima, sum } = why else { panic!("{why:?}") };
+    let Infeasible::MinimaExceedBudget { minima, sum, .. } = why else { panic!("{why:?}") };
     assert_eq!((minima.iter().map(|(i, range)| (*i, range.low)).collect::<Vec<_>>(), sum), (vec![(0, 60), (2, 41)], 101));
 }
 

@@ -48,6 +48,7 @@ fn amendment() -> Amendment {
         total_before: 0,
         total_after: 0,
         closing: None,
+        terms: None,
         reason: "more for Shanghai".into(),
         base_version: 4,
         proposed_by: "lin".into(),

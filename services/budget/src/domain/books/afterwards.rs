@@ -1,7 +1,7 @@
-//! What changes a reservation's course: a hold lasts longer, an entry is undone.
+//! What changes a reservation's course: a hold lasts longer, an entry is undone; and who may not change it.
 
-use super::{EntryKind, Imbalance, Original, Posted, Refusal, Reservation, Reversal};
-use crate::ids::ReservationId;
+use super::{Books, Command, EntryKind, Imbalance, Original, Posted, Refusal, Reservation, Reversal};
+use crate::ids::{ProgrammeId, ReservationId};
 use chrono::{DateTime, Utc};
 
 impl Posted<'_> {
@@ -53,5 +53,32 @@ impl Posted<'_> {
         }
         self.books.originals.insert(reversal.of, Original { reversed: true, ..original });
         Ok(None)
+    }
+}
+
+impl Books {
+    /// Why a caller may not move a reservation by one of the methods for all reservations: it is a grant's. A payment that came back is the
+    /// exception: a grant that was paid for is at its end, and nothing of it moves that money any more.
+    pub fn trespass(&self, programme: ProgrammeId, command: &Command) -> Option<Refusal> {
+        let by = match command {
+            Command::Commit { .. } | Command::Spend { .. } => "ShipGrant, ConfirmGrantDelivery, SettleGrant or FulfilGrant",
+            Command::Release { .. } => "RejectGrant or CancelGrant",
+            Command::Extend { .. } => "HandOverGrant, ShipGrant or FulfilGrant",
+            Command::Reverse { entry, release: true, .. }
+                if self.originals.get(entry).is_some_and(|original| original.kind == EntryKind::Spend) =>
+            {
+                return None;
+            }
+            Command::Reverse { .. } => "Reverse of a payment alone, with release",
+            Command::Allocate { .. } | Command::Deallocate { .. } | Command::Reserve { .. } | Command::Expire { .. } => {
+                return None;
+            }
+        };
+        let reservation = self.reservations.get(&command.reservation()?)?;
+        (reservation.programme == programme && reservation.is_of_grant()).then(|| Refusal::GrantOwnsReservation {
+            reservation: reservation.id,
+            grant: reservation.purpose.clone(),
+            by: by.to_owned(),
+        })
     }
 }

@@ -178,6 +178,7 @@ proptest! {
                             prop_assert!(command.original().is_some());
                         }
                         Refusal::PlanState { .. } => prop_assert!(false, "the plan is active"),
+                        Refusal::GrantOwnsReservation { .. } => prop_assert!(false, "books do not ask who asks"),
                         Refusal::EnvelopeHasChildren { .. } => prop_assert!(false, "no envelope has children"),
                         Refusal::ReserveNeedsDraw { .. } => prop_assert!(false, "no envelope is the reserve"),
                     }
