@@ -29,9 +29,12 @@ pub fn key(list: &str, filters: &[&str], token: &str) -> Result<Option<String>, 
         .and_then(|text| text.split_once(':').map(|(print, key)| (print.to_owned(), key.to_owned())))
         .filter(|(print, _)| *print == fingerprint(list, filters))
         .map(|(_, key)| Some(key))
-        .ok_or_else(|| {
-            Violation::new("page_token", "PAGE_TOKEN_INVALID", "must come from the page before, with the same filters")
-        })
+        .ok_or_else(invalid_token)
+}
+
+/// Of a token that was not made by the page before.
+pub fn invalid_token() -> Violation {
+    Violation::new("page_token", "PAGE_TOKEN_INVALID", "must come from the page before, with the same filters")
 }
 
 /// As [`key`] for lists ordered by an id.

@@ -4,8 +4,10 @@ mod name;
 
 pub mod badge;
 pub mod consent;
+pub mod filter;
 pub mod leaderboard;
 pub mod member;
+pub mod member_list;
 pub mod points;
 pub mod profile;
 pub mod programme;

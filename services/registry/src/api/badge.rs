@@ -8,7 +8,7 @@ use crate::{
     },
     error::Error,
     flow::award_badges,
-    store::{self, member::Filter},
+    store,
 };
 use koc_chassis::{
     clock,
@@ -248,7 +248,7 @@ async fn evaluate(work: &mut Work, request: pb::EvaluateBadgesRequest) -> Result
     }
     store::programme::get(work.conn(), programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
     let after = after.map_or(Uuid::nil(), |member| member.0);
-    let members = store::member::list_ids(work.conn(), programme, Filter::default(), after, MAX_LOOKED_AT as i64).await?;
+    let members = store::member::list_ids(work.conn(), programme, after, MAX_LOOKED_AT as i64).await?;
     let next_after_member_id = members.get(MAX_LOOKED_AT - 1).map(Uuid::to_string).unwrap_or_default();
     let awards = if request.validate_only {
         let badges = award_badges::by_rule(work.conn(), programme).await?;

@@ -3,17 +3,16 @@
 use super::convert::{self, Wire};
 use crate::{
     domain::{
+        filter::{self, Filter},
         member::{ExternalIdentity, TrustLevel, check_identities},
+        member_list::{Field as ListField, Order, Place, Test, Text},
         profile::Field,
         sync::{Person, Provenance, Record},
         text::storable,
     },
     error::Error,
     flow::find_members::ById,
-    store::{
-        self,
-        member::{Filter, Locked},
-    },
+    store::{self, member::Locked},
 };
 use koc_chassis::{
     fault::{Violation, Violations},
@@ -76,18 +75,26 @@ impl MemberApi {
 
     async fn list(&self, call: Call, request: pb::ListMembersRequest) -> Result<pb::ListMembersResponse, Error> {
         let programme = call.programme.to_string();
-        let filters = [programme.as_str(), &request.tier_id, &request.region_code];
+        let bound = [programme.as_str(), &request.tier_id, &request.region_code, &request.filter, &request.order_by];
         let mut violations = Violations::default();
         violations.take(storable("tier_id", &request.tier_id));
         violations.take(storable("region_code", &request.region_code));
-        let after = violations.take(page::after_id("ListMembers", &filters, &request.page_token)).flatten();
+        let filter = violations.take(filter::parse::<ListField>(&request.filter)).flatten();
+        let order = violations.take(Order::parse(&request.order_by)).unwrap_or_default();
+        let after = violations.take(page::key("ListMembers", &bound, &request.page_token)).flatten();
+        let after = after.map(|key| Place::of_key(&key, order).ok_or_else(page::invalid_token));
+        let after = violations.take(after.transpose()).flatten();
         violations.finish()?;
-        let filter = Filter { tier_id: some(&request.tier_id), region_code: some(&request.region_code) };
+        let is = |column, value: &str| Filter::Is(Test::Text { column, is: true, value: value.to_owned() });
+        let mut filters: Vec<Filter<Test>> = filter.into_iter().collect();
+        filters.extend(some(&request.tier_id).map(|tier| is(Text::TierId, tier)));
+        filters.extend(some(&request.region_code).map(|region| is(Text::RegionCode, region)));
         let size = page::size(request.page_size);
 
         let mut tx = self.gate.db().snapshot().await?;
-        let mut ids = store::member::list_ids(&mut tx, call.programme, filter, after.unwrap_or(Uuid::nil()), size + 1).await?;
-        let next_page_token = page::cut(&mut ids, size, |id| page::token("ListMembers", &filters, &id.to_string()));
+        let mut places = store::member::list(&mut tx, call.programme, &filters, order, after.as_ref(), size + 1).await?;
+        let next_page_token = page::cut(&mut places, size, |place| page::token("ListMembers", &bound, &place.key()));
+        let ids: Vec<Uuid> = places.into_iter().map(|place| place.member.0).collect();
         let mut found = store::member::get_all(&mut tx, call.programme, &ids).await?;
         let members = ids.into_iter().filter_map(|id| found.remove(&MemberId(id))).map(convert::member).collect();
         Ok(pb::ListMembersResponse { members, next_page_token })

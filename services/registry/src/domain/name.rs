@@ -10,6 +10,10 @@ macro_rules! named {
         }
 
         impl $name {
+            /// All, in their order.
+            #[allow(dead_code, reason = "not every enum is gone through")]
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The name it is stored under.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }

@@ -1,5 +1,9 @@
 //! Members.
 
+mod list;
+
+pub use list::{list, statement};
+
 use super::unknown;
 use crate::domain::{
     consent::Consent,
@@ -111,80 +115,24 @@ pub async fn exists(conn: &mut PgConnection, programme: ProgrammeId, id: MemberI
     exists.fetch_one(conn).await
 }
 
-/// Which members a list holds; None for all.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Filter<'a> {
-    pub tier_id: Option<&'a str>,
-    pub region_code: Option<&'a str>,
-}
-
-/// Ids in order of creation, after one of them. One statement per combination of filters, so that each gets the plan and index
-/// that fits it.
+/// Ids in order of creation, after one of them.
 pub async fn list_ids(
     conn: &mut PgConnection,
     programme: ProgrammeId,
-    filter: Filter<'_>,
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    match filter {
-        Filter { tier_id: None, region_code: None } => {
-            let ids = sqlx::query_scalar!(
-                "SELECT member_id
-                 FROM member
-                 WHERE programme_id = $1 AND member_id > $2
-                 ORDER BY member_id
-                 LIMIT $3",
-                programme.0,
-                after,
-                limit,
-            );
-            ids.fetch_all(conn).await
-        }
-        Filter { tier_id: Some(tier_id), region_code: None } => {
-            let ids = sqlx::query_scalar!(
-                "SELECT member_id
-                 FROM member
-                 WHERE programme_id = $1 AND member_id > $2 AND tier_id = $4
-                 ORDER BY member_id
-                 LIMIT $3",
-                programme.0,
-                after,
-                limit,
-                tier_id,
-            );
-            ids.fetch_all(conn).await
-        }
-        Filter { tier_id: None, region_code: Some(region_code) } => {
-            let ids = sqlx::query_scalar!(
-                "SELECT member_id
-                 FROM member
-                 WHERE programme_id = $1 AND member_id > $2 AND region_code = $4
-                 ORDER BY member_id
-                 LIMIT $3",
-                programme.0,
-                after,
-                limit,
-                region_code,
-            );
-            ids.fetch_all(conn).await
-        }
-        Filter { tier_id: Some(tier_id), region_code: Some(region_code) } => {
-            let ids = sqlx::query_scalar!(
-                "SELECT member_id
-                 FROM member
-                 WHERE programme_id = $1 AND member_id > $2 AND tier_id = $4 AND region_code = $5
-                 ORDER BY member_id
-                 LIMIT $3",
-                programme.0,
-                after,
-                limit,
-                tier_id,
-                region_code,
-            );
-            ids.fetch_all(conn).await
-        }
-    }
+    let ids = sqlx::query_scalar!(
+        "SELECT member_id
+         FROM member
+         WHERE programme_id = $1 AND member_id > $2
+         ORDER BY member_id
+         LIMIT $3",
+        programme.0,
+        after,
+        limit,
+    );
+    ids.fetch_all(conn).await
 }
 
 /// What of a member is read to be changed.

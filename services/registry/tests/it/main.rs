@@ -11,6 +11,7 @@ mod feed;
 mod http;
 mod leaderboard;
 mod list;
+mod list_plans;
 mod member;
 mod plans;
 mod points;
