@@ -22,6 +22,9 @@ use koc_proto::koc::registry::v1 as pb;
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
 
+/// With it callers see what is personal where others see that there is something.
+const PERSONAL_SCOPE: &str = "registry.pii";
+
 /// A generated server with the suite's limits; it answers in the encoding that the client asks for.
 macro_rules! served {
     ($server:path, $api:expr) => {

@@ -5,6 +5,7 @@ mod name;
 pub mod badge;
 pub mod consent;
 pub mod filter;
+pub mod history;
 pub mod leaderboard;
 pub mod member;
 pub mod member_list;

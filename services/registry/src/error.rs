@@ -26,6 +26,10 @@ pub enum Error {
     ExternalIdentityTaken { index: usize, source_system: String, holder: MemberId },
     #[error("the member {member} was changed meanwhile: it is at version {version}")]
     EtagMismatch { member: MemberId, version: i64 },
+    #[error("the member {member} is suspended")]
+    MemberSuspended { member: MemberId },
+    #[error("the member {member} is not suspended")]
+    MemberNotSuspended { member: MemberId },
     #[error("the member {member} withdrew consent to {}", purpose.name())]
     ConsentWithdrawn { member: MemberId, purpose: Purpose },
     #[error("there is no such entry of points")]

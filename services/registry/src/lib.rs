@@ -32,6 +32,7 @@ pub static SCHEMA: Schema = Schema {
     name: IDENTITY.name,
     migrations: &MIGRATIONS,
     append_only: &[
+        "member_change",
         "tier_policy",
         "tier_move",
         "points_entry",

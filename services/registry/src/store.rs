@@ -11,6 +11,7 @@
 
 pub mod audit;
 pub mod badge;
+pub mod history;
 pub mod identity;
 pub mod leaderboard;
 pub mod member;

@@ -3,7 +3,8 @@
 use crate::domain::{
     badge::ConditionKind,
     consent::{Consent, Purpose},
-    member::{ExternalIdentity, Member, TrustLevel},
+    history::ChangeKind,
+    member::{ExternalIdentity, Member, State, TrustLevel},
     points::Kind,
     profile::{Channel, Motivation, Profile, Vehicle},
     programme::Programme,
@@ -43,6 +44,8 @@ macro_rules! wire_enum {
 
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
+    MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated }
+    MemberState = State { Active, Suspended }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }
@@ -92,7 +95,7 @@ pub fn profile(wire: pb::MemberProfile) -> Result<Profile, Vec<Violation>> {
     Ok(profile.unwrap_or_default())
 }
 
-fn profile_to_wire(profile: Profile) -> pb::MemberProfile {
+pub fn profile_to_wire(profile: Profile) -> pb::MemberProfile {
     let channel = |c: Channel| pb::Channel { platform: c.platform, handle: c.handle, followers: c.followers };
     pb::MemberProfile {
         display_name: profile.display_name,
@@ -123,6 +126,7 @@ pub fn member(member: Member) -> pb::Member {
         programme_id: member.programme.to_string(),
         profile: Some(profile_to_wire(member.profile)),
         external_identities: member.external_identities.into_iter().map(identity).collect(),
+        state: member.state.to_wire(),
         trust_level: member.trust_level.to_wire(),
         tier_id: member.tier_id,
         tier_since: Some(clock::to_proto(member.tier_since)),

@@ -28,6 +28,8 @@ impl ServiceError for Error {
             Self::EtagMismatch { member, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("member_id", member).with("etag", page::etag(*version))
             }
+            Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
+            Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
             Self::ConsentWithdrawn { member, purpose } => {
                 Fault::refused("CONSENT_WITHDRAWN", text).with("subject", member).with("purpose", purpose.name())
             }

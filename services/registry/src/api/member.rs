@@ -1,10 +1,14 @@
 //! MemberService.
 
+mod history;
+mod suspend;
+
 use super::convert::{self, Wire};
 use crate::{
     domain::{
         filter::{self, Filter},
-        member::{ExternalIdentity, TrustLevel, check_identities},
+        history::{Before, Change, ChangeKind, TRUST_LEVEL},
+        member::{ExternalIdentity, State, TrustLevel, check_identities},
         member_list::{Field as ListField, Order, Place, Test, Text},
         profile::Field,
         sync::{Person, Provenance, Record},
@@ -25,9 +29,6 @@ use koc_proto::koc::registry::v1 as pb;
 use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
-
-/// The path of the one field outside the profile that callers can change.
-const TRUST_LEVEL: &str = "trust_level";
 
 pub struct MemberApi {
     gate: Gate<Error>,
@@ -158,6 +159,37 @@ impl pb::member_service_server::MemberService for MemberApi {
         self.gate.read(request, |call, request| self.list(call, request)).await
     }
 
+    async fn suspend_member(
+        &self,
+        request: Request<pb::SuspendMemberRequest>,
+    ) -> Result<Response<pb::SuspendMemberResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(suspend::suspend(work, request))).await?;
+        if replayed {
+            message.member = self.as_it_is_now(message.member).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+
+    async fn reinstate_member(
+        &self,
+        request: Request<pb::ReinstateMemberRequest>,
+    ) -> Result<Response<pb::ReinstateMemberResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(suspend::reinstate(work, request))).await?;
+        if replayed {
+            message.member = self.as_it_is_now(message.member).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+
+    async fn list_member_history(
+        &self,
+        request: Request<pb::ListMemberHistoryRequest>,
+    ) -> Result<Response<pb::ListMemberHistoryResponse>, Status> {
+        self.gate.read(request, |call, request| self.history(call, request)).await
+    }
+
     async fn update_member(
         &self,
         request: Request<pb::UpdateMemberRequest>,
@@ -189,10 +221,15 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let provenance = Provenance::of_new(&profile, now);
-    let changed_fields = Field::paths(profile.known());
+    let fields = profile.known();
     let record = Record { profile, provenance };
-    let member = Locked { id, record, trust_level: TrustLevel::New, version: 1 };
+    let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1 };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
+    let actor = work.actor().to_owned();
+    let before = fields.iter().map(|field| Before::unkept(field.own_path())).collect();
+    let change = Change::by_api(id, 1, ChangeKind::Created, before);
+    store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
+    let changed_fields = Field::paths(fields);
     work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: true, changed_fields, version: 1 }).await?;
     work.audit(id.0, None);
     let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);
@@ -244,6 +281,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let programme = work.programme();
     let locked = store::member::lock(work.conn(), programme, id).await?;
     let locked = locked.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    let id = locked.id;
     if !page::etag_matches(&request.etag, locked.version) {
         return Err(Error::EtagMismatch { member: id, version: locked.version });
     }
@@ -251,14 +289,18 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let mut person = Person::new(locked.record);
     person.overwrite(mask.fields, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
+    let mut fields = person.befores();
     let mut changed_fields = Field::paths(person.changed);
     if trust_level != locked.trust_level {
         changed_fields.push(TRUST_LEVEL.to_owned());
+        fields.push(Before::named(TRUST_LEVEL, locked.trust_level.name()));
     }
     let version = locked.version + i64::from(!changed_fields.is_empty());
-    let member = Locked { id, record: person.record, trust_level, version };
+    let member = Locked { id, record: person.record, state: locked.state, trust_level, version };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
     if !changed_fields.is_empty() {
+        let (actor, change) = (work.actor().to_owned(), Change::by_api(id, version, ChangeKind::Updated, fields));
+        store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
         work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
     }
     work.audit(id.0, None);

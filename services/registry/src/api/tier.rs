@@ -4,6 +4,7 @@ use super::convert::{self, Wire};
 use crate::{
     domain::{
         consent::Purpose,
+        history::{Before, Change, ChangeKind, TIER_ID},
         text::storable,
         tier::{Policy, Proposal, Verdict, judge},
     },
@@ -216,7 +217,13 @@ async fn evaluate(work: &mut Work, request: pb::EvaluateTiersRequest) -> Result<
         work.dry_run();
         return Ok(response);
     }
-    store::tier::apply_moves(work.conn(), programme, &moves, &actor, now).await?;
+    let versions = store::tier::apply_moves(work.conn(), programme, &moves, &actor, now).await?;
+    let change = |m: &Move| {
+        let fields = vec![Before::named(TIER_ID, &m.from_tier_id)];
+        versions.get(&m.member).map(|version| Change::by_api(m.member, *version, ChangeKind::Updated, fields))
+    };
+    let changes: Vec<Change> = moves.iter().filter_map(change).collect();
+    store::history::insert_all(work.conn(), programme, &changes, &actor, now).await?;
     outbox::append(work.conn(), &facts).await?;
     let moved: Vec<Uuid> = moves.iter().map(|m| m.member.0).collect();
     award_badges::award_changed(work.conn(), programme, &moved, &actor, now).await?;

@@ -2,7 +2,11 @@
 
 use super::convert;
 use crate::{
-    domain::{consent::Purpose, value::ValueProfile},
+    domain::{
+        consent::Purpose,
+        history::{Before, Change, ChangeKind, VALUE_SCORES},
+        value::ValueProfile,
+    },
     error::Error,
     flow::award_badges,
     store::{self, member::Locked},
@@ -89,9 +93,11 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
     if standing.is_none_or(|standing| standing.scores != profile.scores) {
         let version = member.version + 1;
         store::member::update_all(work.conn(), programme, &[Locked { version, ..member }], now).await?;
-        let changed_fields = vec!["value_scores".to_owned()];
-        work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
         let actor = work.actor().to_owned();
+        let change = Change::by_api(id, version, ChangeKind::Updated, vec![Before::unkept(VALUE_SCORES)]);
+        store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
+        let changed_fields = vec![VALUE_SCORES.to_owned()];
+        work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
         award_badges::award_changed(work.conn(), programme, &[id.0], &actor, now).await?;
     }
     Ok(pb::UpdateValueProfileResponse { updated: true })

@@ -19,6 +19,15 @@ named! {
     }
 }
 
+named! {
+    /// Whether a member takes part.
+    State {
+        Active = "ACTIVE",
+        /// Gets no offers, grants or messages, redeems nothing, rises no tier and is on no leaderboard; what is owed is paid.
+        Suspended = "SUSPENDED",
+    }
+}
+
 /// How a source system knows a member. In order of system and id: the order in which identities are claimed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExternalIdentity {
@@ -47,6 +56,7 @@ pub struct Member {
     pub programme: ProgrammeId,
     pub profile: Profile,
     pub external_identities: Vec<ExternalIdentity>,
+    pub state: State,
     pub trust_level: TrustLevel,
     pub tier_id: String,
     pub tier_since: DateTime<Utc>,

@@ -2,7 +2,7 @@
 
 use super::{
     filter::{Fields, Operator, Wrong},
-    member::TrustLevel,
+    member::{State, TrustLevel},
     profile::Motivation,
 };
 use chrono::{DateTime, Utc};
@@ -15,6 +15,7 @@ pub enum Field {
     TierId,
     RegionCode,
     TrustLevel,
+    State,
     CreateTime,
     UpdateTime,
     Motivations,
@@ -40,6 +41,7 @@ pub enum Time {
 pub enum Test {
     Text { column: Text, is: bool, value: String },
     TrustLevel(Vec<TrustLevel>),
+    State(Vec<State>),
     Time { column: Time, operator: Operator, value: DateTime<Utc> },
     Motivation(Motivation),
     Platform(String),
@@ -82,13 +84,14 @@ fn text(column: Text, operator: Operator, value: &str) -> Result<Test, Wrong> {
 
 impl Fields for Field {
     type Test = Test;
-    const NAMES: &'static str = "tier_id, trust_level, create_time, update_time, profile.region_code, profile.motivations and \
+    const NAMES: &'static str = "tier_id, trust_level, state, create_time, update_time, profile.region_code, profile.motivations and \
                                  profile.channels.platform";
 
     fn named(name: &str) -> Option<Self> {
         match name {
             "tier_id" => Some(Self::TierId),
             "trust_level" => Some(Self::TrustLevel),
+            "state" => Some(Self::State),
             "create_time" => Some(Self::CreateTime),
             "update_time" => Some(Self::UpdateTime),
             "profile.region_code" => Some(Self::RegionCode),
@@ -106,6 +109,7 @@ impl Fields for Field {
                 let named = TrustLevel::from_name(value);
                 one_of(operator, named, TrustLevel::ALL, "NEW, PROVEN, TRUSTED or PARTNER").map(Test::TrustLevel)
             }
+            Self::State => one_of(operator, State::from_name(value), State::ALL, "ACTIVE or SUSPENDED").map(Test::State),
             Self::CreateTime => time(Time::Create, operator, value),
             Self::UpdateTime => time(Time::Update, operator, value),
             Self::Motivations => {
@@ -236,6 +240,7 @@ mod tests {
             ("update_time:x", "FILTER_OPERATOR"),
             ("update_time > yesterday", "FILTER_VALUE"),
             ("trust_level = GREAT", "FILTER_VALUE"),
+            ("state != GONE", "FILTER_VALUE"),
             ("profile.motivations = HELPING", "FILTER_OPERATOR"),
             ("profile.motivations:MONEY", "FILTER_VALUE"),
             ("NOT profile.motivations:HELPING", "FILTER_OPERATOR"),

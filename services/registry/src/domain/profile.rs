@@ -7,6 +7,7 @@ use super::{
 };
 use koc_chassis::fault::{Violation, Violations};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -102,6 +103,15 @@ macro_rules! fields {
                 }
             }
 
+            /// The value as JSON.
+            pub fn content(self, profile: &Profile) -> Value {
+                let content = match self {
+                    $(Self::$variant => serde_json::to_value(&profile.$field),)+
+                    Self::Consent(purpose) => serde_json::to_value(profile.word(purpose)),
+                };
+                content.expect("texts and lists of plain values always have a JSON form")
+            }
+
             /// SHA-256 of the value as JSON. It orders values that were written at the same time.
             pub fn content_hash(self, profile: &Profile) -> [u8; 32] {
                 let content = match self {
@@ -142,6 +152,24 @@ impl Field {
         let mut paths: Vec<String> = fields.into_iter().map(Self::path).collect();
         paths.dedup();
         paths
+    }
+
+    /// As in a member's history, e.g. `profile.consents.PROFILING`: a path of its own for each field.
+    pub fn own_path(self) -> String {
+        format!("profile.{}", self.key())
+    }
+
+    pub fn of_own_path(path: &str) -> Option<Self> {
+        let key = path.strip_prefix("profile.")?;
+        Self::ALL.iter().copied().find(|field| field.key() == key)
+    }
+
+    /// Whether it tells something of the person, as the contract marks it.
+    pub fn is_personal(self) -> bool {
+        match self {
+            Self::DisplayName | Self::Email | Self::Phone | Self::City | Self::Channels | Self::Vehicles | Self::Tags => true,
+            Self::RegionCode | Self::Motivations | Self::Consent(_) => false,
+        }
     }
 
     /// As stored, e.g. `consents.PROFILING`.

@@ -3,6 +3,7 @@
 //! order on writes, and a field keeps the largest it has seen, so rows may come in any order and any number of times.
 
 use super::{
+    history::Before,
     profile::{Field, Profile},
     text::storable,
 };
@@ -158,6 +159,11 @@ impl Person {
             let time = stamp.map_or(now, |stamp| now.max(stamp.time + TimeDelta::microseconds(1)));
             self.write(field, values, Stamp { time, source: API_SOURCE.to_owned() });
         }
+    }
+
+    /// The changed fields with what they held.
+    pub fn befores(&self) -> Vec<Before> {
+        self.changed.iter().map(|field| Before::of(*field, &self.before)).collect()
     }
 
     fn write(&mut self, field: Field, values: &Profile, stamp: Stamp) {

@@ -3,7 +3,8 @@
 
 use crate::{
     domain::{
-        member::TrustLevel,
+        history::{Before, Change, ChangeKind},
+        member::{State, TrustLevel},
         profile::Field,
         sync::{Outcome, Person, Row},
     },
@@ -58,7 +59,7 @@ pub async fn apply_batch(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Appl
 struct Folded {
     person: Person,
     /// None for one that the batch creates.
-    stored: Option<(TrustLevel, i64)>,
+    stored: Option<(State, TrustLevel, i64)>,
 }
 
 async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>, Error> {
@@ -82,7 +83,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     let mut members: BTreeMap<MemberId, Folded> = store::member::lock_all(&mut tx, programme, &known)
         .await?
         .into_iter()
-        .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.trust_level, m.version)) }))
+        .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.state, m.trust_level, m.version)) }))
         .collect();
 
     let mut results = Vec::with_capacity(rows.len());
@@ -109,20 +110,27 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     }
 
     let now = clock::now(&mut tx).await?;
-    let (mut created, mut updated, mut facts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut created, mut updated, mut facts, mut changes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (id, Folded { person, stored }) in members {
+        let fields = person.befores();
         let Person { record, changed, stamped, .. } = person;
         let visible = stored.is_none() || !changed.is_empty();
-        let (trust_level, version) = match stored {
-            None => (TrustLevel::New, 1),
-            Some((trust_level, version)) => (trust_level, version + i64::from(visible)),
+        let (state, trust_level, version) = match stored {
+            None => (State::Active, TrustLevel::New, 1),
+            Some((state, trust_level, version)) => (state, trust_level, version + i64::from(visible)),
         };
         if visible {
             let changed_fields = Field::paths(changed);
             let fact = pb::MemberChanged { member_id: id.to_string(), created: stored.is_none(), changed_fields, version };
             facts.push(NewFact::new(programme, id.0, &fact));
+            let (kind, fields) = match stored {
+                None => (ChangeKind::Created, fields.into_iter().map(|before| Before::unkept(before.path)).collect()),
+                Some(_) => (ChangeKind::Updated, fields),
+            };
+            let source = batch.source_system.clone();
+            changes.push(Change { source, ..Change::by_api(id, version, kind, fields) });
         }
-        let written = Locked { id, record, trust_level, version };
+        let written = Locked { id, record, state, trust_level, version };
         match stored {
             None => created.push(written),
             Some(_) if visible || stamped => updated.push(written),
@@ -131,6 +139,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     }
     store::member::insert_all(&mut tx, programme, &tier_id, &created, now).await?;
     store::member::update_all(&mut tx, programme, &updated, now).await?;
+    store::history::insert_all(&mut tx, programme, &changes, &call.caller.actor, now).await?;
     outbox::append(&mut tx, &facts).await?;
     if !facts.is_empty() {
         let (created, changed) = (created.len(), facts.len() - created.len());

@@ -120,6 +120,12 @@ pub async fn move_points(
     let members: BTreeSet<Uuid> = movements.iter().map(|(member, _)| member.0).collect();
     let members: Vec<Uuid> = members.into_iter().collect();
     let mut accounts = store::points::lock_all(conn, programme, &members).await?;
+    let redeeming: Vec<Uuid> =
+        movements.iter().filter(|(_, m)| matches!(m, Movement::Redeem { .. })).map(|(member, _)| member.0).collect();
+    let suspended = match redeeming.is_empty() {
+        true => Vec::new(),
+        false => store::member::suspended(conn, programme, &redeeming).await?,
+    };
     let mut known = Known::load(conn, programme, &movements).await?;
     let now = clock::now(conn).await?;
     store::points::load_due(conn, programme, &mut accounts, now, None).await?;
@@ -152,6 +158,10 @@ pub async fn move_points(
         };
         if let Some(answer) = known.answer(member, &movement) {
             answers.push(answer);
+            continue;
+        }
+        if matches!(movement, Movement::Redeem { .. }) && suspended.contains(&member) {
+            answers.push(Err(Error::MemberSuspended { member }));
             continue;
         }
         let origin_draws = match &movement {

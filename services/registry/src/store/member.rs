@@ -1,13 +1,15 @@
 //! Members.
 
 mod list;
+mod write;
 
 pub use list::{list, statement};
+pub use write::{insert_all, set_state, update_all};
 
 use super::unknown;
 use crate::domain::{
     consent::Consent,
-    member::{ExternalIdentity, Member, TrustLevel},
+    member::{ExternalIdentity, Member, State, TrustLevel},
     profile::{Channel, Motivation, Profile, Vehicle},
     sync::{Provenance, Record},
     value::Score,
@@ -30,6 +32,7 @@ struct MemberRow {
     motivations: Json<Vec<Motivation>>,
     tags: Json<Vec<String>>,
     consents: Json<Vec<Consent>>,
+    state: String,
     trust_level: String,
     tier_id: String,
     tier_since: DateTime<Utc>,
@@ -58,6 +61,7 @@ impl MemberRow {
                 consents: self.consents.0,
             },
             external_identities: self.external_identities.0,
+            state: State::from_name(&self.state).ok_or_else(|| unknown("member.state"))?,
             trust_level: TrustLevel::from_name(&self.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
             tier_id: self.tier_id,
             tier_since: self.tier_since,
@@ -83,7 +87,7 @@ pub async fn get_all(
                   m.motivations AS "motivations: Json<Vec<Motivation>>",
                   m.tags AS "tags: Json<Vec<String>>",
                   m.consents AS "consents: Json<Vec<Consent>>",
-                  m.trust_level, m.tier_id, m.tier_since, m.version, m.create_time, m.update_time,
+                  m.state, m.trust_level, m.tier_id, m.tier_since, m.version, m.create_time, m.update_time,
                   COALESCE((
                       SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id)
                                        ORDER BY i.source_system, i.external_id)
@@ -140,6 +144,7 @@ pub async fn list_ids(
 pub struct Locked {
     pub id: MemberId,
     pub record: Record,
+    pub state: State,
     pub trust_level: TrustLevel,
     pub version: i64,
 }
@@ -154,7 +159,7 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                   tags AS "tags: Json<Vec<String>>",
                   consents AS "consents: Json<Vec<Consent>>",
                   provenance AS "provenance: Json<Provenance>",
-                  trust_level, version
+                  state, trust_level, version
            FROM member
            WHERE programme_id = $1 AND member_id = ANY ($2)
            ORDER BY member_id
@@ -183,6 +188,7 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                     },
                     provenance: row.provenance.0,
                 },
+                state: State::from_name(&row.state).ok_or_else(|| unknown("member.state"))?,
                 trust_level: TrustLevel::from_name(&row.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
                 version: row.version,
             })
@@ -194,136 +200,14 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId)
     Ok(lock_all(conn, programme, &[id.0]).await?.pop())
 }
 
-/// Members as columns, for statements that write many at once.
-#[derive(Default)]
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    display_names: Vec<&'a str>,
-    emails: Vec<&'a str>,
-    phones: Vec<&'a str>,
-    region_codes: Vec<&'a str>,
-    cities: Vec<&'a str>,
-    channels: Vec<Json<&'a [Channel]>>,
-    vehicles: Vec<Json<&'a [Vehicle]>>,
-    motivations: Vec<Json<&'a [Motivation]>>,
-    tags: Vec<Json<&'a [String]>>,
-    consents: Vec<Json<&'a [Consent]>>,
-    provenances: Vec<Json<&'a Provenance>>,
-    trust_levels: Vec<&'static str>,
-    versions: Vec<i64>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(members: &'a [Locked]) -> Self {
-        let mut columns = Self::default();
-        for Locked { id, record: Record { profile, provenance }, trust_level, version } in members {
-            columns.ids.push(id.0);
-            columns.display_names.push(&profile.display_name);
-            columns.emails.push(&profile.email);
-            columns.phones.push(&profile.phone);
-            columns.region_codes.push(&profile.region_code);
-            columns.cities.push(&profile.city);
-            columns.channels.push(Json(&profile.channels));
-            columns.vehicles.push(Json(&profile.vehicles));
-            columns.motivations.push(Json(&profile.motivations));
-            columns.tags.push(Json(&profile.tags));
-            columns.consents.push(Json(&profile.consents));
-            columns.provenances.push(Json(provenance));
-            columns.trust_levels.push(trust_level.name());
-            columns.versions.push(*version);
-        }
-        columns
-    }
-}
-
-/// Writes new members into a tier.
-pub async fn insert_all(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    tier_id: &str,
-    members: &[Locked],
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    if members.is_empty() {
-        return Ok(());
-    }
-    let columns = Columns::of(members);
-    sqlx::query!(
-        "INSERT INTO member (
-             programme_id, member_id, display_name, email, phone, region_code, city, channels, vehicles, motivations, tags,
-             consents, provenance, trust_level, version, tier_id, tier_since, create_time, update_time
-         )
-         SELECT $1, n.*, $16, $17, $17, $17
-         FROM UNNEST(
-             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[],
-             $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::text[], $15::bigint[]
-         ) AS n",
+/// Those of these members that are suspended. Who asks under the lock of their accounts knows it until it ends.
+pub async fn suspended(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<MemberId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "SELECT member_id
+         FROM member
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND state = 'SUSPENDED'",
         programme.0,
-        &columns.ids,
-        &columns.display_names as &[&str],
-        &columns.emails as &[&str],
-        &columns.phones as &[&str],
-        &columns.region_codes as &[&str],
-        &columns.cities as &[&str],
-        &columns.channels as &[Json<&[Channel]>],
-        &columns.vehicles as &[Json<&[Vehicle]>],
-        &columns.motivations as &[Json<&[Motivation]>],
-        &columns.tags as &[Json<&[String]>],
-        &columns.consents as &[Json<&[Consent]>],
-        &columns.provenances as &[Json<&Provenance>],
-        &columns.trust_levels as &[&str],
-        &columns.versions,
-        tier_id,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes what was locked back. `update_time` moves with the version.
-pub async fn update_all(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    members: &[Locked],
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    if members.is_empty() {
-        return Ok(());
-    }
-    let columns = Columns::of(members);
-    sqlx::query!(
-        "UPDATE member AS m
-         SET display_name = n.display_name, email = n.email, phone = n.phone, region_code = n.region_code, city = n.city,
-             channels = n.channels, vehicles = n.vehicles, motivations = n.motivations, tags = n.tags, consents = n.consents,
-             provenance = n.provenance, trust_level = n.trust_level, version = n.version,
-             update_time = CASE WHEN n.version > m.version THEN $16 ELSE m.update_time END
-         FROM UNNEST(
-             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::jsonb[], $10::jsonb[],
-             $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::text[], $15::bigint[]
-         ) AS n (
-             member_id, display_name, email, phone, region_code, city, channels, vehicles, motivations, tags, consents,
-             provenance, trust_level, version
-         )
-         WHERE m.programme_id = $1 AND m.member_id = n.member_id",
-        programme.0,
-        &columns.ids,
-        &columns.display_names as &[&str],
-        &columns.emails as &[&str],
-        &columns.phones as &[&str],
-        &columns.region_codes as &[&str],
-        &columns.cities as &[&str],
-        &columns.channels as &[Json<&[Channel]>],
-        &columns.vehicles as &[Json<&[Vehicle]>],
-        &columns.motivations as &[Json<&[Motivation]>],
-        &columns.tags as &[Json<&[String]>],
-        &columns.consents as &[Json<&[Consent]>],
-        &columns.provenances as &[Json<&Provenance>],
-        &columns.trust_levels as &[&str],
-        &columns.versions,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+        ids,
+    );
+    Ok(ids.fetch_all(conn).await?.into_iter().map(MemberId).collect())
 }

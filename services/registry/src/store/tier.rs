@@ -8,6 +8,7 @@ use crate::domain::{
 use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
 use sqlx::{PgConnection, types::Json};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 pub async fn insert_all(conn: &mut PgConnection, programme: ProgrammeId, tiers: &[Tier]) -> Result<(), sqlx::Error> {
@@ -185,7 +186,7 @@ pub async fn put_proposal(
     Ok(())
 }
 
-/// Locks members with an open proposal, in the order of their ids from after one of them on, and the proposals.
+/// Locks members with an open proposal who are not suspended, in the order of their ids from after one of them on, and the proposals.
 pub async fn lock_candidates(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -197,7 +198,7 @@ pub async fn lock_candidates(
                   p.promote_probability, p.output_count, p.as_of, p.decision_id, p.reason
            FROM tier_proposal p
            JOIN member m ON m.programme_id = p.programme_id AND m.member_id = p.member_id
-           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL
+           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL AND m.state = 'ACTIVE'
            ORDER BY p.member_id
            LIMIT $3
            FOR NO KEY UPDATE OF m, p"#,
@@ -238,30 +239,31 @@ pub struct Move {
     pub time: DateTime<Utc>,
 }
 
-/// Moves members that are locked: into their new tiers, with the moves recorded and the proposals consumed.
+/// Moves members that are locked: into their new tiers, with the moves recorded and the proposals consumed. Gives the versions that this makes.
 pub async fn apply_moves(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     moves: &[Move],
     actor: &str,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+) -> Result<HashMap<MemberId, i64>, sqlx::Error> {
     if moves.is_empty() {
-        return Ok(());
+        return Ok(HashMap::new());
     }
     let members: Vec<Uuid> = moves.iter().map(|m| m.member.0).collect();
     let to_tier_ids: Vec<&str> = moves.iter().map(|m| m.to_tier_id.as_str()).collect();
-    sqlx::query!(
+    let made = sqlx::query!(
         "UPDATE member AS m
          SET tier_id = n.tier_id, tier_since = $4, version = m.version + 1, update_time = $4
          FROM UNNEST($2::uuid[], $3::text[]) AS n (member_id, tier_id)
-         WHERE m.programme_id = $1 AND m.member_id = n.member_id",
+         WHERE m.programme_id = $1 AND m.member_id = n.member_id
+         RETURNING m.member_id, m.version",
         programme.0,
         &members,
         &to_tier_ids as &[&str],
         now,
     )
-    .execute(&mut *conn)
+    .fetch_all(&mut *conn)
     .await?;
     sqlx::query!(
         "UPDATE tier_proposal
@@ -295,7 +297,7 @@ pub async fn apply_moves(
     )
     .execute(&mut *conn)
     .await?;
-    Ok(())
+    Ok(made.into_iter().map(|row| (MemberId(row.member_id), row.version)).collect())
 }
 
 /// A member's last moves, newest first.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 35] = [
+const SCOPES: [(&str, &str); 38] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -20,6 +20,9 @@ const SCOPES: [(&str, &str); 35] = [
     ("lookup_member", "registry.member.read"),
     ("list_members", "registry.member.read"),
     ("update_member", "registry.member.write"),
+    ("suspend_member", "registry.member.suspend"),
+    ("reinstate_member", "registry.member.suspend"),
+    ("list_member_history", "registry.member.read"),
     ("batch_upsert_members", "registry.member.sync"),
     ("sync_members", "registry.member.sync"),
     ("list_tiers", "registry.tier.read"),
@@ -78,6 +81,25 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     }));
     call!(members.list_members(pb::ListMembersRequest { programme_id: programme_id.clone(), ..Default::default() }));
     call!(members.update_member(world.update_request(&member_id, in_city("深圳"), &["profile.city"])));
+    call!(members.suspend_member(pb::SuspendMemberRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        reason: "spam".into(),
+        etag: String::new(),
+    }));
+    call!(members.reinstate_member(pb::ReinstateMemberRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        reason: "a mistake".into(),
+        etag: String::new(),
+    }));
+    call!(members.list_member_history(pb::ListMemberHistoryRequest {
+        programme_id: programme_id.clone(),
+        member_id: member_id.clone(),
+        ..Default::default()
+    }));
     call!(sync.batch_upsert_members(world.batch("crm", vec![row("1", 1, in_city("广州"))])));
     let batch = pb::SyncMembersRequest {
         programme_id: programme_id.clone(),

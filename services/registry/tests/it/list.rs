@@ -120,8 +120,7 @@ async fn three(world: &World) -> [String; 3] {
         };
         ids.push(world.member(profile).await.member_id);
     }
-    let sql =
-        "UPDATE member SET tier_id = 'CORE', trust_level = 'PARTNER', update_time = '2100-01-01' WHERE member_id = $1::uuid";
+    let sql = "UPDATE member SET tier_id = 'CORE', state = 'SUSPENDED', trust_level = 'PARTNER', update_time = '2100-01-01' WHERE member_id = $1::uuid";
     sqlx::query(sql).bind(&ids[1]).execute(&world.registry.database.admin).await.expect("raised");
     ids.try_into().expect("three")
 }
@@ -143,6 +142,8 @@ async fn a_filter_finds_those_that_it_holds() {
         ("trust_level = NEW", vec![&first, &third]),
         ("trust_level != NEW", vec![&second]),
         ("NOT (trust_level != NEW AND trust_level != PROVEN)", vec![&first, &third]),
+        ("state = SUSPENDED", vec![&second]),
+        ("state != SUSPENDED", vec![&first, &third]),
         ("profile.motivations:HELPING", vec![&first, &third]),
         ("profile.channels.platform:WEIBO AND profile.motivations:HELPING", vec![&third]),
         ("(profile.region_code = CN-GD OR profile.motivations:MASTERY) AND tier_id = BASE", vec![&first]),

@@ -31,7 +31,7 @@ const FILL: &str = "
            '2024-11-01'::timestamptz + n * (interval '2 years' / $1), '2024-11-01'::timestamptz + random() * interval '2 years'
     FROM programme p, generate_series(1, $1) AS n";
 
-const FILTERS: [&str; 18] = [
+const FILTERS: [&str; 21] = [
     "",
     "tier_id = APEX",
     "tier_id = BASE",
@@ -42,6 +42,9 @@ const FILTERS: [&str; 18] = [
     "trust_level = NEW",
     "trust_level != NEW",
     "trust_level = PARTNER",
+    "state = SUSPENDED",
+    "state != SUSPENDED",
+    "state = SUSPENDED OR trust_level = PARTNER",
     "create_time > 2026-10-25T00:00:00Z",
     "update_time > 2026-10-31T12:00:00Z",
     "update_time != 2026-10-31T12:00:00Z",

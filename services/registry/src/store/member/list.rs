@@ -142,6 +142,10 @@ fn push_test(sql: &mut QueryBuilder<Postgres>, test: &Test) {
             let names: Vec<String> = levels.iter().map(|level| level.name().to_owned()).collect();
             sql.push("trust_level = ANY (").push_bind(names).push(")");
         }
+        Test::State(states) => {
+            let names: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
+            sql.push("state = ANY (").push_bind(names).push(")");
+        }
         Test::Time { column, operator: Operator::NotEqual, value } => {
             let column = time(*column);
             sql.push("(").push(column).push(" < ").push_bind(*value);

@@ -1,0 +1,72 @@
+//! Suspending and reinstating members.
+
+use crate::{
+    api::convert,
+    domain::{
+        history::{Before, Change, ChangeKind, STATE},
+        member::State,
+        text::storable,
+    },
+    error::Error,
+    flow::rank_members,
+    store,
+};
+use koc_chassis::{fault::Violations, gate::Work, ids::MemberId, page};
+use koc_proto::koc::registry::v1 as pb;
+
+pub(super) async fn suspend(work: &mut Work, request: pb::SuspendMemberRequest) -> Result<pb::SuspendMemberResponse, Error> {
+    let asked = Asked { member_id: request.member_id, reason: request.reason, etag: request.etag };
+    let member = put(work, asked, State::Suspended).await?;
+    Ok(pb::SuspendMemberResponse { member })
+}
+
+pub(super) async fn reinstate(
+    work: &mut Work,
+    request: pb::ReinstateMemberRequest,
+) -> Result<pb::ReinstateMemberResponse, Error> {
+    let asked = Asked { member_id: request.member_id, reason: request.reason, etag: request.etag };
+    let member = put(work, asked, State::Active).await?;
+    Ok(pb::ReinstateMemberResponse { member })
+}
+
+struct Asked {
+    member_id: String,
+    reason: String,
+    etag: String,
+}
+
+/// Puts a member into a state that it is not in.
+async fn put(work: &mut Work, asked: Asked, state: State) -> Result<Option<pb::Member>, Error> {
+    let Asked { member_id, reason, etag } = asked;
+    let mut violations = Violations::default();
+    let id = violations.take(MemberId::parse("member_id", &member_id));
+    violations.take(storable("reason", &reason));
+    violations.finish()?;
+    let id = id.ok_or_else(|| Error::Invalid(Vec::new()))?;
+
+    let (programme, actor) = (work.programme(), work.actor().to_owned());
+    let locked = store::member::lock(work.conn(), programme, id).await?.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    let id = locked.id;
+    if !page::etag_matches(&etag, locked.version) {
+        return Err(Error::EtagMismatch { member: id, version: locked.version });
+    }
+    match (locked.state, state) {
+        (State::Suspended, State::Suspended) => return Err(Error::MemberSuspended { member: id }),
+        (State::Active, State::Active) => return Err(Error::MemberNotSuspended { member: id }),
+        _ => {}
+    }
+    let (now, version) = (work.now().await?, locked.version + 1);
+    store::member::set_state(work.conn(), programme, id, state, version, now).await?;
+    let kind = if state == State::Suspended { ChangeKind::Suspended } else { ChangeKind::Reinstated };
+    let fields = vec![Before::named(STATE, locked.state.name())];
+    let change = Change { reason: Some(reason.clone()), ..Change::by_api(id, version, kind, fields) };
+    store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
+    rank_members::show(work.conn(), programme, id, state == State::Active).await?;
+    let member_id = id.to_string();
+    match state {
+        State::Suspended => work.emit(id.0, &pb::MemberSuspended { member_id, version }).await?,
+        State::Active => work.emit(id.0, &pb::MemberReinstated { member_id, version }).await?,
+    }
+    work.audit(id.0, Some(reason));
+    Ok(store::member::get(work.conn(), programme, id).await?.map(convert::member))
+}
