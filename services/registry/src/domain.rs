@@ -12,6 +12,7 @@ pub mod member_list;
 pub mod points;
 pub mod profile;
 pub mod programme;
+pub mod search;
 pub mod sync;
 pub mod text;
 pub mod tier;

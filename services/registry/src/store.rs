@@ -17,6 +17,7 @@ pub mod leaderboard;
 pub mod member;
 pub mod points;
 pub mod programme;
+pub mod search;
 pub mod tier;
 pub mod title;
 pub mod value;

@@ -1,6 +1,7 @@
 //! MemberService.
 
 mod history;
+mod search;
 mod suspend;
 
 use super::convert::{self, Wire};
@@ -159,6 +160,13 @@ impl pb::member_service_server::MemberService for MemberApi {
         self.gate.read(request, |call, request| self.list(call, request)).await
     }
 
+    async fn search_members(
+        &self,
+        request: Request<pb::SearchMembersRequest>,
+    ) -> Result<Response<pb::SearchMembersResponse>, Status> {
+        self.gate.read(request, |call, request| self.search(call, request)).await
+    }
+
     async fn suspend_member(
         &self,
         request: Request<pb::SuspendMemberRequest>,
@@ -225,6 +233,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     let record = Record { profile, provenance };
     let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1 };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
+    store::search::put(work.conn(), programme, &[id.0]).await?;
     let actor = work.actor().to_owned();
     let before = fields.iter().map(|field| Before::unkept(field.own_path())).collect();
     let change = Change::by_api(id, 1, ChangeKind::Created, before);
@@ -289,7 +298,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let mut person = Person::new(locked.record);
     person.overwrite(mask.fields, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
-    let mut fields = person.befores();
+    let (mut fields, renamed) = (person.befores(), person.is_renamed());
     let mut changed_fields = Field::paths(person.changed);
     if trust_level != locked.trust_level {
         changed_fields.push(TRUST_LEVEL.to_owned());
@@ -298,6 +307,9 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let version = locked.version + i64::from(!changed_fields.is_empty());
     let member = Locked { id, record: person.record, state: locked.state, trust_level, version };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
+    if renamed {
+        store::search::put(work.conn(), programme, &[id.0]).await?;
+    }
     if !changed_fields.is_empty() {
         let (actor, change) = (work.actor().to_owned(), Change::by_api(id, version, ChangeKind::Updated, fields));
         store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;

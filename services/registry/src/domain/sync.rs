@@ -161,6 +161,11 @@ impl Person {
         }
     }
 
+    /// Whether the names by which it is found changed.
+    pub fn is_renamed(&self) -> bool {
+        [Field::DisplayName, Field::Channels].iter().any(|field| self.changed.contains(field))
+    }
+
     /// The changed fields with what they held.
     pub fn befores(&self) -> Vec<Before> {
         self.changed.iter().map(|field| Before::of(*field, &self.before)).collect()

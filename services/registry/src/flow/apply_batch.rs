@@ -110,9 +110,13 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     }
 
     let now = clock::now(&mut tx).await?;
-    let (mut created, mut updated, mut facts, mut changes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut created, mut updated, mut renamed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut facts, mut changes) = (Vec::new(), Vec::new());
     for (id, Folded { person, stored }) in members {
         let fields = person.befores();
+        if stored.is_none() || person.is_renamed() {
+            renamed.push(id.0);
+        }
         let Person { record, changed, stamped, .. } = person;
         let visible = stored.is_none() || !changed.is_empty();
         let (state, trust_level, version) = match stored {
@@ -139,6 +143,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     }
     store::member::insert_all(&mut tx, programme, &tier_id, &created, now).await?;
     store::member::update_all(&mut tx, programme, &updated, now).await?;
+    store::search::put(&mut tx, programme, &renamed).await?;
     store::history::insert_all(&mut tx, programme, &changes, &call.caller.actor, now).await?;
     outbox::append(&mut tx, &facts).await?;
     if !facts.is_empty() {

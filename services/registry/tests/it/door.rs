@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 38] = [
+const SCOPES: [(&str, &str); 39] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -20,6 +20,7 @@ const SCOPES: [(&str, &str); 38] = [
     ("lookup_member", "registry.member.read"),
     ("list_members", "registry.member.read"),
     ("update_member", "registry.member.write"),
+    ("search_members", "registry.pii"),
     ("suspend_member", "registry.member.suspend"),
     ("reinstate_member", "registry.member.suspend"),
     ("list_member_history", "registry.member.read"),
@@ -81,6 +82,11 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     }));
     call!(members.list_members(pb::ListMembersRequest { programme_id: programme_id.clone(), ..Default::default() }));
     call!(members.update_member(world.update_request(&member_id, in_city("深圳"), &["profile.city"])));
+    call!(members.search_members(pb::SearchMembersRequest {
+        programme_id: programme_id.clone(),
+        query: "车主".into(),
+        ..Default::default()
+    }));
     call!(members.suspend_member(pb::SuspendMemberRequest {
         programme_id: programme_id.clone(),
         request_id: id(),

@@ -20,6 +20,7 @@ mod points_property;
 mod privacy;
 mod programme;
 mod retry;
+mod search;
 mod stream;
 mod suspend;
 mod sync;
