@@ -9,6 +9,7 @@ pub mod history;
 pub mod leaderboard;
 pub mod member;
 pub mod member_list;
+pub mod merge;
 pub mod points;
 pub mod profile;
 pub mod programme;

@@ -4,6 +4,7 @@ use crate::domain::{
     badge::AwardId,
     consent::Purpose,
     leaderboard::Month,
+    merge,
     points::{self, EntryId},
 };
 use koc_chassis::{
@@ -26,6 +27,8 @@ pub enum Error {
     ExternalIdentityTaken { index: usize, source_system: String, holder: MemberId },
     #[error("the member {member} was changed meanwhile: it is at version {version}")]
     EtagMismatch { member: MemberId, version: i64 },
+    #[error(transparent)]
+    MergeRefused(#[from] merge::Refusal),
     #[error("the member {member} is suspended")]
     MemberSuspended { member: MemberId },
     #[error("the member {member} is not suspended")]

@@ -33,6 +33,8 @@ pub static SCHEMA: Schema = Schema {
     migrations: &MIGRATIONS,
     append_only: &[
         "member_change",
+        "member_merge",
+        "member_unmerge",
         "tier_policy",
         "tier_move",
         "points_entry",

@@ -4,7 +4,7 @@
 //! 1. the programme's row (a new tier policy, an evaluation);
 //! 2. external identities, in the order of source system and external id: claimed by inserting them, which waits for a
 //!    transaction that has inserted the same;
-//! 3. members, in the order of their ids;
+//! 3. members, in the order of their ids; the identities of those that are merged or parted change under these locks;
 //! 4. what hangs on a member: its value profile and its tier proposal;
 //! 5. accounts of points, in the order of their members' ids: first those that have none get one, then all are locked. Entries, lots,
 //!    awards and places on leaderboards change under the lock of their member's account.
@@ -15,6 +15,7 @@ pub mod history;
 pub mod identity;
 pub mod leaderboard;
 pub mod member;
+pub mod merge;
 pub mod points;
 pub mod programme;
 pub mod search;

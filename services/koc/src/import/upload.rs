@@ -33,7 +33,7 @@ const SOME_REJECTED: u8 = 3;
 pub enum Import {
     /// Bring members in from a CRM's CSV export.
     ///
-    /// Every row is accounted for: created, updated, unchanged, stale, or rejected with all that is wrong with it. Rejected rows go to a
+    /// Every row is accounted for: created, updated, unchanged, stale, merged, or rejected with all that is wrong with it. Rejected rows go to a
     /// file that can be mended and imported with the same mapping. Importing a file again changes nothing. Exit code 0: all rows went
     /// in; 3: some were rejected; 1: the import broke off.
     Members(Members),
@@ -72,6 +72,8 @@ pub struct Counts {
     pub updated: u64,
     pub unchanged: u64,
     pub stale: u64,
+    /// Applied to the member that the row's own was merged into.
+    pub merged: u64,
     pub rejected: u64,
     /// Why rows were rejected; a row may have several reasons.
     pub reasons: Tally,
@@ -81,7 +83,7 @@ pub struct Counts {
 
 impl Counts {
     pub fn rows(&self) -> u64 {
-        self.created + self.updated + self.unchanged + self.stale + self.rejected
+        self.created + self.updated + self.unchanged + self.stale + self.merged + self.rejected
     }
 
     fn reject(&mut self, why: &[Reject]) {
@@ -121,12 +123,13 @@ impl Members {
 
         let seconds = started.elapsed().as_secs_f64();
         println!(
-            "{} rows in {seconds:.1} s: {} created, {} updated, {} unchanged, {} stale, {} rejected{}",
+            "{} rows in {seconds:.1} s: {} created, {} updated, {} unchanged, {} stale, {} merged, {} rejected{}",
             counts.rows(),
             counts.created,
             counts.updated,
             counts.unchanged,
             counts.stale,
+            counts.merged,
             counts.rejected,
             if self.dry_run { " (dry run: nothing was changed)" } else { "" },
         );
@@ -226,6 +229,7 @@ impl<'m> Uploader<'m> {
                 pb::SyncOutcome::Updated => counts.updated += 1,
                 pb::SyncOutcome::Unchanged => counts.unchanged += 1,
                 pb::SyncOutcome::Stale => counts.stale += 1,
+                pb::SyncOutcome::Merged => counts.merged += 1,
                 pb::SyncOutcome::Rejected => {
                     let why = reasons(pending.line, result.status.as_ref(), self.mapping);
                     counts.reject(&why);

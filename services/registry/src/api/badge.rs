@@ -7,7 +7,7 @@ use crate::{
         value::ValueType,
     },
     error::Error,
-    flow::award_badges,
+    flow::{award_badges, redirect},
     store,
 };
 use koc_chassis::{
@@ -56,9 +56,8 @@ impl BadgeApi {
         let member = member.ok_or_else(|| Error::Invalid(Vec::new()))?;
         let size = page::size(request.page_size);
         let mut conn = self.gate.db().read().await?;
-        if !store::member::exists(&mut conn, call.programme, member).await? {
-            return Err(Error::MemberNotFound { member: Some(member) });
-        }
+        let not_found = Error::MemberNotFound { member: Some(member) };
+        let member = store::merge::resolve(&mut conn, call.programme, member).await?.ok_or(not_found)?;
         let before = before.unwrap_or(Uuid::max());
         let mut awards = store::badge::list_awards(&mut conn, call.programme, member, before, size + 1).await?;
         let token = |award: &Award| page::token("ListMemberBadges", &filters, &award.id.to_string());
@@ -187,10 +186,12 @@ async fn keep(work: &mut Work, wire: pb::Badge, version: i32, reason: String) ->
 async fn give(work: &mut Work, request: pb::AwardBadgeRequest) -> Result<pb::AwardBadgeResponse, Error> {
     let member = MemberId::parse("member_id", &request.member_id)?;
     let (programme, actor, badge_id) = (work.programme(), work.actor().to_owned(), request.badge_id);
-    work.audit(member.0, Some(request.reason));
-    if store::points::lock_all(work.conn(), programme, &[member.0]).await?.is_empty() {
+    let locked = redirect::lock_accounts(work.conn(), programme, &[member.0]).await?;
+    let member = locked.led(member);
+    if !locked.accounts.contains_key(&member) {
         return Err(Error::MemberNotFound { member: Some(member) });
     }
+    work.audit(member.0, Some(request.reason));
     let before = store::badge::award_of_source(work.conn(), programme, member, &badge_id, &request.source).await?;
     if let Some(before) = before {
         return Ok(pb::AwardBadgeResponse { award: Some(award(before)) });
@@ -227,7 +228,7 @@ async fn revoke(work: &mut Work, request: pb::RevokeBadgeRequest) -> Result<pb::
     let (programme, actor) = (work.programme(), work.actor().to_owned());
     let not_found = || Error::AwardNotFound { award: id };
     let member = store::badge::award(work.conn(), programme, id).await?.ok_or_else(not_found)?.member;
-    store::points::lock_all(work.conn(), programme, &[member.0]).await?;
+    redirect::lock_accounts(work.conn(), programme, &[member.0]).await?.check_own(member)?;
     let found = store::badge::award(work.conn(), programme, id).await?.ok_or_else(not_found)?;
     if found.revoke_time.is_some() {
         return Err(Error::AwardRevoked { award: id });

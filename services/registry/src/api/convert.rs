@@ -44,13 +44,13 @@ macro_rules! wire_enum {
 
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
-    MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated }
+    MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack }
     MemberState = State { Active, Suspended }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }
     ResourceClass = ResourceClass { Inclusive, Incentive, Exclusive }
-    PointsEntryKind = Kind { Earn, Redeem, Expire, Reverse }
+    PointsEntryKind = Kind { Earn, Redeem, Expire, Reverse, MergeIn, MergeOut }
     BadgeConditionKind = ConditionKind { LifetimePoints, Tier, ValueType, BadgeCount }
 }
 

@@ -1,6 +1,9 @@
 //! How callers see the registry's errors.
 
-use crate::{domain::points::Refusal, error::Error};
+use crate::{
+    domain::{merge, points::Refusal},
+    error::Error,
+};
 use koc_chassis::{
     fault::{Fault, ServiceError},
     page,
@@ -28,6 +31,7 @@ impl ServiceError for Error {
             Self::EtagMismatch { member, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("member_id", member).with("etag", page::etag(*version))
             }
+            Self::MergeRefused(refusal) => not_merged(refusal, text),
             Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
             Self::ConsentWithdrawn { member, purpose } => {
@@ -93,6 +97,21 @@ fn refused(refusal: &Refusal, text: String) -> Fault {
         }
         Refusal::Reversed { reversal, amount } => {
             Fault::refused("ENTRY_REVERSED", text).with("subject", reversal).with("amount", amount)
+        }
+    }
+}
+
+fn not_merged(refusal: &merge::Refusal, text: String) -> Fault {
+    use merge::Refusal;
+    match refusal {
+        Refusal::Merged { member, into } => {
+            Fault::refused("MEMBER_MERGED", text).with("subject", member).with("winner_member_id", into)
+        }
+        Refusal::Suspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
+        Refusal::TooMany { winner, count } => Fault::refused("MERGE_LIMIT", text).with("subject", winner).with("count", count),
+        Refusal::NotMerged { member } => Fault::refused("MEMBER_NOT_MERGED", text).with("subject", member),
+        Refusal::NotLast { member, first } => {
+            Fault::refused("MERGE_NOT_LAST", text).with("subject", member).with("unmerge_first_member_id", first)
         }
     }
 }

@@ -44,9 +44,8 @@ impl HonourApi {
         let member = MemberId::parse("member_id", &request.member_id)?;
         let programme = call.programme;
         let mut tx = self.gate.db().snapshot().await?;
-        if !store::member::exists(&mut tx, programme, member).await? {
-            return Err(Error::MemberNotFound { member: Some(member) });
-        }
+        let not_found = Error::MemberNotFound { member: Some(member) };
+        let member = store::merge::resolve(&mut tx, programme, member).await?.ok_or(not_found)?;
         let (now, present) = present(&mut tx, programme).await?;
         let holding = store::points::holding(&mut tx, programme, member, now).await?;
         let set = store::title::active(&mut tx, programme).await?;
@@ -97,6 +96,7 @@ impl HonourApi {
         let (programme, neighbours) = (call.programme, i64::from(request.neighbours));
         let mut tx = self.gate.db().snapshot().await?;
         let board = board(&mut tx, programme, &request.month).await?;
+        let member = store::merge::resolve(&mut tx, programme, member).await?.unwrap_or(member);
         let points = store::leaderboard::ranked_points(&mut tx, programme, &board, member).await?;
         let place = (points.ok_or(Error::NotRanked { member })?, member);
         let mut places = store::leaderboard::above(&mut tx, programme, &board, place, neighbours).await?;

@@ -1,6 +1,7 @@
 //! MemberService.
 
 mod history;
+mod merge;
 mod search;
 mod suspend;
 
@@ -191,6 +192,31 @@ impl pb::member_service_server::MemberService for MemberApi {
         Ok(Outcome { message, replayed }.into())
     }
 
+    async fn merge_members(
+        &self,
+        request: Request<pb::MergeMembersRequest>,
+    ) -> Result<Response<pb::MergeMembersResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(merge::merge(work, request))).await?;
+        if replayed {
+            message.member = self.as_it_is_now(message.member).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+
+    async fn unmerge_members(
+        &self,
+        request: Request<pb::UnmergeMembersRequest>,
+    ) -> Result<Response<pb::UnmergeMembersResponse>, Status> {
+        let Outcome { mut message, replayed } =
+            self.gate.mutate(request, |work, request| Box::pin(merge::unmerge(work, request))).await?;
+        if replayed {
+            message.winner = self.as_it_is_now(message.winner).await?;
+            message.loser = self.as_it_is_now(message.loser).await?;
+        }
+        Ok(Outcome { message, replayed }.into())
+    }
+
     async fn list_member_history(
         &self,
         request: Request<pb::ListMemberHistoryRequest>,
@@ -231,7 +257,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     let provenance = Provenance::of_new(&profile, now);
     let fields = profile.known();
     let record = Record { profile, provenance };
-    let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1 };
+    let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1, merged_into: None };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
     store::search::put(work.conn(), programme, &[id.0]).await?;
     let actor = work.actor().to_owned();
@@ -305,7 +331,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
         fields.push(Before::named(TRUST_LEVEL, locked.trust_level.name()));
     }
     let version = locked.version + i64::from(!changed_fields.is_empty());
-    let member = Locked { id, record: person.record, state: locked.state, trust_level, version };
+    let member = Locked { id, record: person.record, state: locked.state, trust_level, version, merged_into: None };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
     if renamed {
         store::search::put(work.conn(), programme, &[id.0]).await?;

@@ -190,6 +190,7 @@ fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
         Outcome::Updated => pb::SyncOutcome::Updated,
         Outcome::Unchanged => pb::SyncOutcome::Unchanged,
         Outcome::Stale => pb::SyncOutcome::Stale,
+        Outcome::Merged => pb::SyncOutcome::Merged,
     }
 }
 

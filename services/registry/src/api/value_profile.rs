@@ -32,6 +32,8 @@ impl ValueProfileApi {
     async fn get(&self, call: Call, request: pb::GetValueProfileRequest) -> Result<pb::GetValueProfileResponse, Error> {
         let member = MemberId::parse("member_id", &request.member_id)?;
         let mut conn = self.gate.db().read().await?;
+        let not_found = Error::MemberNotFound { member: Some(member) };
+        let member = store::merge::resolve(&mut conn, call.programme, member).await?.ok_or(not_found)?;
         match store::value::get(&mut conn, call.programme, member).await? {
             Some(profile) => Ok(pb::GetValueProfileResponse {
                 scores: profile.scores.into_iter().map(convert::score_to_wire).collect(),
@@ -39,8 +41,7 @@ impl ValueProfileApi {
                 past_return: profile.past_return,
                 value_model_version: profile.value_model_version,
             }),
-            None if store::member::exists(&mut conn, call.programme, member).await? => Ok(Default::default()),
-            None => Err(Error::MemberNotFound { member: Some(member) }),
+            None => Ok(Default::default()),
         }
     }
 }
@@ -79,6 +80,7 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
     let programme = work.programme();
     let member = store::member::lock(work.conn(), programme, id).await?;
     let member = member.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    let id = member.id;
     if member.record.profile.withdraws(Purpose::Profiling) {
         return Err(Error::ConsentWithdrawn { member: id, purpose: Purpose::Profiling });
     }

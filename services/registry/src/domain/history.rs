@@ -23,6 +23,14 @@ named! {
         Updated = "UPDATED",
         Suspended = "SUSPENDED",
         Reinstated = "REINSTATED",
+        /// It was merged into the other.
+        MergedInto = "MERGED_INTO",
+        /// The other was merged into it.
+        TookIn = "TOOK_IN",
+        /// Its own merge was undone.
+        Unmerged = "UNMERGED",
+        /// That of the other was.
+        GaveBack = "GAVE_BACK",
     }
 }
 

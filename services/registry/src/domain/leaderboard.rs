@@ -47,6 +47,14 @@ impl Month {
 }
 
 impl Board {
+    /// The board that is stored under a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "LIFETIME" => Some(Self::Lifetime),
+            month => Month::parse(month).map(Self::Month),
+        }
+    }
+
     /// The name it is stored under. That of a month comes before that of a later one, and before LIFETIME.
     pub fn name(self) -> String {
         match self {

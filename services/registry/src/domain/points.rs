@@ -4,6 +4,11 @@ use super::name::named;
 use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::{fault::Violation, ids::MemberId};
 use std::collections::BTreeMap;
+use uuid::Uuid;
+
+mod parcel;
+
+pub use parcel::Parcel;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +28,10 @@ named! {
         Redeem = "REDEEM",
         Expire = "EXPIRE",
         Reverse = "REVERSE",
+        /// Brought by a merge, or brought back by its end.
+        MergeIn = "MERGE_IN",
+        /// Taken by a merge, or by its end.
+        MergeOut = "MERGE_OUT",
     }
 }
 
@@ -65,9 +74,9 @@ pub struct Origin {
 }
 
 impl Entry {
-    /// What was to be moved and was not there.
+    /// What was to be reversed and was not there.
     pub fn shortfall(&self) -> i64 {
-        self.amount - self.change.abs()
+        if self.kind == Kind::Reverse { self.amount - self.change.abs() } else { 0 }
     }
 
     fn origin(&self) -> Origin {
@@ -85,6 +94,8 @@ pub struct Lot {
     /// What a reversal of the earning fell short of: what comes back makes it up first.
     pub shortfall: i64,
     pub expire_time: Option<DateTime<Utc>>,
+    /// The merges that brought it here, the last one last.
+    pub merges: Vec<Uuid>,
 }
 
 impl Lot {
@@ -178,7 +189,8 @@ impl Account {
         let movement =
             Movement { kind, amount, change: amount, lifetime_change: amount, source: from, origin: None, expire_time };
         let entry = self.enter(movement, act);
-        let lot = Lot { earning: entry.origin(), source, amount, remaining: amount, shortfall: 0, expire_time };
+        let lot =
+            Lot { earning: entry.origin(), source, amount, remaining: amount, shortfall: 0, expire_time, merges: Vec::new() };
         self.lots.insert(entry.sequence, lot);
         entry
     }
@@ -222,7 +234,9 @@ impl Account {
         let (change, lifetime_change) = match origin.kind {
             Kind::Earn => (-self.take_back(origin.sequence, amount), -amount),
             Kind::Redeem => (self.give_back(draws, amount, act.now), 0),
-            kind @ (Kind::Expire | Kind::Reverse) => return Err(Refusal::NotReversible { entry: origin.id, kind }),
+            kind @ (Kind::Expire | Kind::Reverse | Kind::MergeIn | Kind::MergeOut) => {
+                return Err(Refusal::NotReversible { entry: origin.id, kind });
+            }
         };
         let (source, origin) = (origin.source.clone(), Some(origin.origin()));
         let movement = Movement { kind: Kind::Reverse, amount, change, lifetime_change, source, origin, expire_time: None };

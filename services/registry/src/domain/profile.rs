@@ -112,6 +112,15 @@ macro_rules! fields {
                 content.expect("texts and lists of plain values always have a JSON form")
             }
 
+            /// Puts a value that was given as JSON.
+            pub fn put_content(self, content: Value, to: &mut Profile) -> Result<(), serde_json::Error> {
+                match self {
+                    $(Self::$variant => to.$field = serde_json::from_value(content)?,)+
+                    Self::Consent(purpose) => to.say(purpose, serde_json::from_value(content)?),
+                }
+                Ok(())
+            }
+
             /// SHA-256 of the value as JSON. It orders values that were written at the same time.
             pub fn content_hash(self, profile: &Profile) -> [u8; 32] {
                 let content = match self {

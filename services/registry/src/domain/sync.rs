@@ -4,6 +4,7 @@
 
 use super::{
     history::Before,
+    merge::{Taken, TakenField},
     profile::{Field, Profile},
     text::storable,
 };
@@ -13,7 +14,8 @@ use koc_chassis::{
     fault::{Violation, Violations},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The source of what callers write by CreateMember and UpdateMember.
 pub const API_SOURCE: &str = "api";
@@ -103,6 +105,8 @@ pub enum Outcome {
     Unchanged,
     /// Nothing changed, and at least one field holds another, newer value.
     Stale,
+    /// Folded into the member that the row's own was merged into.
+    Merged,
 }
 
 /// A member while the rows of a batch are folded into it.
@@ -126,19 +130,10 @@ impl Person {
     pub fn fold(&mut self, row: &Row, source: &str) -> Outcome {
         let (mut updated, mut stale) = (false, false);
         for &field in &row.fields {
-            let Record { profile, provenance } = &self.record;
-            let same = field.same(&row.values, profile);
-            let wins = provenance.0.get(&field).is_none_or(|stamp| {
-                row.source_time
-                    .cmp(&stamp.time)
-                    .then_with(|| match same {
-                        true => source.cmp(stamp.source.as_str()),
-                        false => field.content_hash(&row.values).cmp(&field.content_hash(profile)),
-                    })
-                    .is_gt()
-            });
-            if wins {
-                self.write(field, &row.values, Stamp { time: row.source_time, source: source.to_owned() });
+            let same = field.same(&row.values, &self.record.profile);
+            let stamp = Stamp { time: row.source_time, source: source.to_owned() };
+            if self.yields(field, &row.values, &stamp) {
+                self.write(field, &row.values, stamp);
                 updated |= !same;
             } else if !same {
                 stale = true;
@@ -149,6 +144,50 @@ impl Person {
             (false, true) => Outcome::Stale,
             (false, false) => Outcome::Unchanged,
         }
+    }
+
+    /// Whether a write is larger than the one that the field has.
+    fn yields(&self, field: Field, values: &Profile, write: &Stamp) -> bool {
+        let Record { profile, provenance } = &self.record;
+        provenance.0.get(&field).is_none_or(|stamp| {
+            let order = write.time.cmp(&stamp.time).then_with(|| match field.same(values, profile) {
+                true => write.source.cmp(&stamp.source),
+                false => field.content_hash(values).cmp(&field.content_hash(profile)),
+            });
+            order.is_gt()
+        })
+    }
+
+    /// Takes from another what was written there later, as if its writes had come here: what was taken, so that it can be given back.
+    pub fn absorb(&mut self, other: &Record) -> Taken {
+        let mut taken = Taken::new();
+        for (&field, stamp) in &other.provenance.0 {
+            if self.yields(field, &other.profile, stamp) {
+                let before = self.record.provenance.0.get(&field).cloned();
+                self.write(field, &other.profile, stamp.clone());
+                taken.insert(field, TakenField { before, taken: stamp.clone() });
+            }
+        }
+        taken
+    }
+
+    /// Gives back what was taken and not written since; `befores` are the values that other ones took the place of.
+    pub fn give_back(&mut self, taken: &Taken, befores: &HashMap<Field, Value>) -> Result<(), serde_json::Error> {
+        for (&field, TakenField { before, taken }) in taken {
+            if self.record.provenance.0.get(&field) != Some(taken) {
+                continue;
+            }
+            let mut values = self.record.profile.clone();
+            if let Some(content) = befores.get(&field) {
+                field.put_content(content.clone(), &mut values)?;
+            }
+            self.write(field, &values, taken.clone());
+            match before {
+                Some(stamp) => self.record.provenance.0.insert(field, stamp.clone()),
+                None => self.record.provenance.0.remove(&field),
+            };
+        }
+        Ok(())
     }
 
     /// Writes `fields` in the name of a caller, who has the last word: the stamp is later than what it replaces even where that

@@ -5,6 +5,7 @@ use crate::{
     domain::{
         history::{Before, Change, ChangeKind},
         member::{State, TrustLevel},
+        merge::Refusal,
         profile::Field,
         sync::{Outcome, Person, Row},
     },
@@ -50,6 +51,8 @@ pub async fn apply_batch(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Appl
     loop {
         match apply_once(db, call, batch).await {
             Err(Error::Database(error)) if is_race(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
+            // Somebody merged one of its members while it waited for them.
+            Err(Error::MergeRefused(Refusal::Merged { .. })) if attempt < MAX_ATTEMPTS => attempt += 1,
             done => return done,
         }
     }
@@ -80,8 +83,11 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     let claims = store::identity::find_or_claim(&mut tx, programme, &batch.source_system, &external_ids, arrival).await?;
     let known: BTreeSet<Uuid> = claims.values().filter(|claim| !claim.new).map(|claim| claim.member.0).collect();
     let known: Vec<Uuid> = known.into_iter().collect();
-    let mut members: BTreeMap<MemberId, Folded> = store::member::lock_all(&mut tx, programme, &known)
-        .await?
+    let locked = store::member::lock_all(&mut tx, programme, &known).await?;
+    if let Some((member, into)) = locked.iter().find_map(|m| Some((m.id, m.merged_into?))) {
+        return Err(Refusal::Merged { member, into }.into());
+    }
+    let mut members: BTreeMap<MemberId, Folded> = locked
         .into_iter()
         .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.state, m.trust_level, m.version)) }))
         .collect();
@@ -100,7 +106,11 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
         let first = claim.new && !members.contains_key(&claim.member);
         let folded = members.entry(claim.member).or_insert_with(|| Folded { person: Person::default(), stored: None });
         let outcome = folded.person.fold(row, &batch.source_system);
-        let outcome = if first { Outcome::Created } else { outcome };
+        let outcome = match (first, claim.merged) {
+            (true, _) => Outcome::Created,
+            (_, true) => Outcome::Merged,
+            _ => outcome,
+        };
         let member = (!(claim.new && batch.validate_only)).then_some(claim.member);
         results.push(Applied::Done { outcome, member });
     }
@@ -134,7 +144,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
             let source = batch.source_system.clone();
             changes.push(Change { source, ..Change::by_api(id, version, kind, fields) });
         }
-        let written = Locked { id, record, state, trust_level, version };
+        let written = Locked { id, record, state, trust_level, version, merged_into: None };
         match stored {
             None => created.push(written),
             Some(_) if visible || stamped => updated.push(written),

@@ -5,6 +5,7 @@
 use super::{
     award_badges,
     rank_members::{self, Gains},
+    redirect::{self, LockedAccounts},
 };
 use crate::{
     domain::{
@@ -119,14 +120,21 @@ pub async fn move_points(
     let time_zone = store::programme::get(conn, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?.time_zone;
     let members: BTreeSet<Uuid> = movements.iter().map(|(member, _)| member.0).collect();
     let members: Vec<Uuid> = members.into_iter().collect();
-    let mut accounts = store::points::lock_all(conn, programme, &members).await?;
+    let mut locked = redirect::lock_accounts(conn, programme, &members).await?;
+    let mut accounts = std::mem::take(&mut locked.accounts);
+    // A reversal stays with the id under which its entry is kept.
+    let led = |(member, movement): (MemberId, Movement)| match movement {
+        Movement::Reverse { .. } => (member, movement),
+        _ => (locked.led(member), movement),
+    };
+    let movements: Vec<(MemberId, Movement)> = movements.into_iter().map(led).collect();
     let redeeming: Vec<Uuid> =
         movements.iter().filter(|(_, m)| matches!(m, Movement::Redeem { .. })).map(|(member, _)| member.0).collect();
     let suspended = match redeeming.is_empty() {
         true => Vec::new(),
         false => store::member::suspended(conn, programme, &redeeming).await?,
     };
-    let mut known = Known::load(conn, programme, &movements).await?;
+    let mut known = Known::load(conn, programme, &movements, &locked).await?;
     let now = clock::now(conn).await?;
     store::points::load_due(conn, programme, &mut accounts, now, None).await?;
     let mut draws_of: HashMap<EntryId, Vec<Draw>> = HashMap::new();
@@ -149,13 +157,19 @@ pub async fn move_points(
     let before = accounts.clone();
     let mut ids = EntryId::new;
     let mut act = Act { actor, now, ids: &mut ids };
-    let mut written = Written { time_zone, entries: Vec::new(), draws: Vec::new(), gains: Gains::new() };
+    let mut moves = Moves::default();
     let mut answers = Vec::with_capacity(movements.len());
     for (member, movement) in movements {
         let Some(account) = accounts.get_mut(&member) else {
             answers.push(Err(Error::MemberNotFound { member: Some(member) }));
             continue;
         };
+        if matches!(movement, Movement::Reverse { .. })
+            && let Err(refusal) = locked.check_own(member)
+        {
+            answers.push(Err(refusal));
+            continue;
+        }
         if let Some(answer) = known.answer(member, &movement) {
             answers.push(answer);
             continue;
@@ -168,13 +182,13 @@ pub async fn move_points(
             Movement::Reverse { origin, .. } => draws_of.get(&origin.id).map_or(&[][..], Vec::as_slice),
             _ => &[],
         };
-        let moved = written.apply(account, movement, origin_draws, &mut act);
+        let moved = moves.apply(account, movement, origin_draws, time_zone, &mut act);
         if let Ok(entry) = &moved {
             known.learn(entry.clone());
         }
         answers.push(moved.map(Moved::Now));
     }
-    written.write(conn, programme, &before, &accounts, act.actor).await?;
+    write(conn, programme, moves, &before, &accounts, act.actor).await?;
     Ok(answers)
 }
 
@@ -189,12 +203,15 @@ impl Known {
         conn: &mut PgConnection,
         programme: ProgrammeId,
         movements: &[(MemberId, Movement)],
+        locked: &LockedAccounts,
     ) -> Result<Self, sqlx::Error> {
         let (mut keys, mut reversals) = (Vec::new(), HashMap::new());
         for (member, movement) in movements {
+            // What a source gave to a member that was merged later, it gave to the one that goes on.
+            let all = || std::iter::once(*member).chain(locked.followers(*member));
             match movement {
-                Movement::Earn(earning) => keys.push((*member, Kind::Earn, &earning.source)),
-                Movement::Redeem { source, .. } => keys.push((*member, Kind::Redeem, source)),
+                Movement::Earn(earning) => keys.extend(all().map(|member| (member, Kind::Earn, &earning.source))),
+                Movement::Redeem { source, .. } => keys.extend(all().map(|member| (member, Kind::Redeem, source))),
                 Movement::Reverse { origin, .. } => {
                     let reversal = store::points::reversal_of(conn, programme, *member, origin.sequence).await?;
                     reversals.extend(reversal.map(|entry| (origin.id, entry)));
@@ -204,7 +221,8 @@ impl Known {
         let mut of_sources = HashMap::new();
         if !keys.is_empty() {
             let entries = store::points::of_sources(conn, programme, &keys).await?;
-            of_sources.extend(entries.into_iter().map(|entry| ((entry.member, entry.kind, entry.source.clone()), entry)));
+            of_sources
+                .extend(entries.into_iter().map(|entry| ((locked.led(entry.member), entry.kind, entry.source.clone()), entry)));
         }
         Ok(Self { of_sources, reversals })
     }
@@ -243,20 +261,21 @@ impl Known {
 }
 
 /// What movements have brought so far.
-struct Written {
-    time_zone: Tz,
-    entries: Vec<Entry>,
-    draws: Vec<(MemberId, Draw)>,
-    gains: Gains,
+#[derive(Default)]
+pub struct Moves {
+    pub entries: Vec<Entry>,
+    pub draws: Vec<(MemberId, Draw)>,
+    pub gains: Gains,
 }
 
-impl Written {
+impl Moves {
     /// Decides one movement. What is overdue expires first, unless the movement is refused for its form.
     fn apply(
         &mut self,
         account: &mut Account,
         movement: Movement,
         origin_draws: &[Draw],
+        time_zone: Tz,
         act: &mut Act<'_>,
     ) -> Result<Entry, Error> {
         if let Movement::Earn(earning) = &movement {
@@ -266,7 +285,7 @@ impl Written {
         let entry = match movement {
             Movement::Earn(earning) => {
                 let entry = account.earn(earning, act);
-                self.gain(Month::of(act.now, self.time_zone), entry.member, entry.amount);
+                self.gain(Month::of(act.now, time_zone), entry.member, entry.amount);
                 entry
             }
             Movement::Redeem { source, amount } => {
@@ -277,8 +296,8 @@ impl Written {
             Movement::Reverse { origin, amount } => {
                 let entry = account.reverse(&origin, origin_draws, amount.unwrap_or(origin.amount), act)?;
                 if origin.kind == Kind::Earn {
-                    let month = Month::of(origin.entry_time, self.time_zone);
-                    let kept = month >= Month::of(act.now, self.time_zone).first_kept();
+                    let month = Month::of(origin.entry_time, time_zone);
+                    let kept = month >= Month::of(act.now, time_zone).first_kept();
                     self.gain_board(Board::Lifetime, entry.member, -entry.amount);
                     if kept {
                         self.gain_board(Board::Month(month), entry.member, -entry.amount);
@@ -299,42 +318,43 @@ impl Written {
     fn gain_board(&mut self, board: Board, member: MemberId, points: i64) {
         *self.gains.entry((board, member)).or_default() += points;
     }
+}
 
-    async fn write(
-        self,
-        conn: &mut PgConnection,
-        programme: ProgrammeId,
-        before: &BTreeMap<MemberId, Account>,
-        after: &BTreeMap<MemberId, Account>,
-        actor: &str,
-    ) -> Result<(), Error> {
-        let Some(now) = self.entries.last().map(|entry| entry.entry_time) else { return Ok(()) };
-        store::points::write(conn, programme, before, after, &self.entries, &self.draws).await?;
-        rank_members::add(conn, programme, &self.gains, after).await?;
-        let mut facts = points_changed(programme, &self.entries);
-        let moved: Vec<(&Account, i64)> = after
-            .values()
-            .filter_map(|account| Some((account, before.get(&account.member)?.lifetime)))
-            .filter(|(account, was)| account.lifetime != *was)
-            .collect();
-        if !moved.is_empty() {
-            let titles = store::title::active(conn, programme).await?;
-            facts.extend(moved.iter().filter_map(|(account, was)| title_changed(programme, &titles, account, *was)));
-        }
-        outbox::append(conn, &facts).await?;
-        let risen: Vec<(&Account, i64)> = moved.into_iter().filter(|(account, was)| account.lifetime > *was).collect();
-        if !risen.is_empty() {
-            let badges = award_badges::by_rule(conn, programme).await?;
-            let meets = |badge: &Badge, account: &Account, was: i64| badge.is_met_between(was, account.lifetime);
-            let members: Vec<Uuid> = risen
-                .into_iter()
-                .filter(|(account, was)| badges.iter().any(|badge| meets(badge, account, *was)))
-                .map(|(account, _)| account.member.0)
-                .collect();
-            award_badges::award(conn, programme, &members, &badges, actor, now).await?;
-        }
-        Ok(())
+/// Writes what was moved between accounts that are locked: entries, lots, accounts, places on leaderboards, facts, and badges by points.
+pub async fn write(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    moves: Moves,
+    before: &BTreeMap<MemberId, Account>,
+    after: &BTreeMap<MemberId, Account>,
+    actor: &str,
+) -> Result<(), Error> {
+    let Some(now) = moves.entries.last().map(|entry| entry.entry_time) else { return Ok(()) };
+    store::points::write(conn, programme, before, after, &moves.entries, &moves.draws).await?;
+    rank_members::add(conn, programme, &moves.gains, after).await?;
+    let mut facts = points_changed(programme, &moves.entries);
+    let moved: Vec<(&Account, i64)> = after
+        .values()
+        .filter_map(|account| Some((account, before.get(&account.member)?.lifetime)))
+        .filter(|(account, was)| account.lifetime != *was)
+        .collect();
+    if !moved.is_empty() {
+        let titles = store::title::active(conn, programme).await?;
+        facts.extend(moved.iter().filter_map(|(account, was)| title_changed(programme, &titles, account, *was)));
     }
+    outbox::append(conn, &facts).await?;
+    let risen: Vec<(&Account, i64)> = moved.into_iter().filter(|(account, was)| account.lifetime > *was).collect();
+    if !risen.is_empty() {
+        let badges = award_badges::by_rule(conn, programme).await?;
+        let meets = |badge: &Badge, account: &Account, was: i64| badge.is_met_between(was, account.lifetime);
+        let members: Vec<Uuid> = risen
+            .into_iter()
+            .filter(|(account, was)| badges.iter().any(|badge| meets(badge, account, *was)))
+            .map(|(account, _)| account.member.0)
+            .collect();
+        award_badges::award(conn, programme, &members, &badges, actor, now).await?;
+    }
+    Ok(())
 }
 
 /// The facts that tell of entries.

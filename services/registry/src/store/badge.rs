@@ -305,6 +305,22 @@ pub async fn list_awards(
     rows.into_iter().map(AwardRow::into_award).collect()
 }
 
+/// All that a member was given, by whatever it still holds.
+pub async fn all_awards(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<Vec<Award>, sqlx::Error> {
+    list_awards(conn, programme, member, Uuid::max(), i64::MAX).await
+}
+
+/// What a member was given and nobody has taken back.
+pub async fn standing_awards(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+) -> Result<Vec<Award>, sqlx::Error> {
+    let mut awards = all_awards(conn, programme, member).await?;
+    awards.retain(|award| award.revoke_time.is_none());
+    Ok(awards)
+}
+
 /// Takes an award back. The member's account is locked, and the award stands.
 pub async fn revoke(
     conn: &mut PgConnection,

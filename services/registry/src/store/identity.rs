@@ -13,6 +13,8 @@ pub struct Claim {
     pub member: MemberId,
     /// Claimed just now, for a member that this transaction is to write.
     pub new: bool,
+    /// It came to this member by a merge.
+    pub merged: bool,
 }
 
 pub async fn find(
@@ -63,7 +65,8 @@ pub async fn find_or_claim(
     )
     .fetch_all(&mut *conn)
     .await?;
-    claims.extend(claimed.into_iter().map(|c| (c.external_id, Claim { member: MemberId(c.member_id), new: true })));
+    claims
+        .extend(claimed.into_iter().map(|c| (c.external_id, Claim { member: MemberId(c.member_id), new: true, merged: false })));
     let lost: Vec<&str> = missing.into_iter().filter(|id| !claims.contains_key(*id)).collect();
     if !lost.is_empty() {
         claims.extend(find_all(conn, programme, source_system, &lost).await?);
@@ -78,16 +81,16 @@ async fn find_all(
     external_ids: &[&str],
 ) -> Result<BTreeMap<String, Claim>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT external_id, member_id
-         FROM external_identity
-         WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)",
+        r#"SELECT external_id, member_id, origin_member_id IS NOT NULL AS "merged!"
+           FROM external_identity
+           WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)"#,
         programme.0,
         source_system,
         external_ids as &[&str],
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|r| (r.external_id, Claim { member: MemberId(r.member_id), new: false })).collect())
+    Ok(rows.into_iter().map(|r| (r.external_id, Claim { member: MemberId(r.member_id), new: false, merged: r.merged })).collect())
 }
 
 /// Claims identities for one new member; gives the first that is somebody else's, by its place in `identities`, and whose.

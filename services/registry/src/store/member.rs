@@ -37,6 +37,7 @@ struct MemberRow {
     tier_id: String,
     tier_since: DateTime<Utc>,
     version: i64,
+    merged_into: Option<Uuid>,
     create_time: DateTime<Utc>,
     update_time: DateTime<Utc>,
     external_identities: Json<Vec<ExternalIdentity>>,
@@ -73,12 +74,38 @@ impl MemberRow {
     }
 }
 
-/// The members of these ids, by id; ids without a member are left out.
+/// The members that these ids lead to, by id; ids without a member are left out.
 pub async fn get_all(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     ids: &[Uuid],
 ) -> Result<HashMap<MemberId, Member>, sqlx::Error> {
+    let mut found = HashMap::with_capacity(ids.len());
+    let mut merged = Vec::new();
+    for row in rows(conn, programme, ids).await? {
+        match row.merged_into {
+            None => _ = found.insert(MemberId(row.member_id), row.into_member(programme)?),
+            Some(winner) => merged.push((MemberId(row.member_id), winner)),
+        }
+    }
+    // Few are merged: the others need no second look.
+    if !merged.is_empty() {
+        let winners: Vec<Uuid> = merged.iter().map(|(_, winner)| *winner).collect();
+        let mut members = HashMap::new();
+        for row in rows(conn, programme, &winners).await? {
+            members.insert(row.member_id, row.into_member(programme)?);
+        }
+        found.extend(merged.into_iter().filter_map(|(id, winner)| Some((id, members.get(&winner)?.clone()))));
+    }
+    Ok(found)
+}
+
+/// What stands under an id itself, wherever it leads.
+pub async fn get_own(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Member>, sqlx::Error> {
+    rows(conn, programme, &[id.0]).await?.pop().map(|row| row.into_member(programme)).transpose()
+}
+
+async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<MemberRow>, sqlx::Error> {
     let rows = sqlx::query_as!(
         MemberRow,
         r#"SELECT m.member_id, m.display_name, m.email, m.phone, m.region_code, m.city,
@@ -87,7 +114,7 @@ pub async fn get_all(
                   m.motivations AS "motivations: Json<Vec<Motivation>>",
                   m.tags AS "tags: Json<Vec<String>>",
                   m.consents AS "consents: Json<Vec<Consent>>",
-                  m.state, m.trust_level, m.tier_id, m.tier_since, m.version, m.create_time, m.update_time,
+                  m.state, m.trust_level, m.tier_id, m.tier_since, m.version, m.merged_into, m.create_time, m.update_time,
                   COALESCE((
                       SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id)
                                        ORDER BY i.source_system, i.external_id)
@@ -103,7 +130,7 @@ pub async fn get_all(
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter().map(|row| Ok((MemberId(row.member_id), row.into_member(programme)?))).collect()
+    Ok(rows)
 }
 
 pub async fn get(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Member>, sqlx::Error> {
@@ -129,7 +156,7 @@ pub async fn list_ids(
     let ids = sqlx::query_scalar!(
         "SELECT member_id
          FROM member
-         WHERE programme_id = $1 AND member_id > $2
+         WHERE programme_id = $1 AND member_id > $2 AND merged_into IS NULL
          ORDER BY member_id
          LIMIT $3",
         programme.0,
@@ -147,6 +174,7 @@ pub struct Locked {
     pub state: State,
     pub trust_level: TrustLevel,
     pub version: i64,
+    pub merged_into: Option<MemberId>,
 }
 
 /// Locks members, in the order of their ids; ids without a member are left out.
@@ -159,7 +187,7 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                   tags AS "tags: Json<Vec<String>>",
                   consents AS "consents: Json<Vec<Consent>>",
                   provenance AS "provenance: Json<Provenance>",
-                  state, trust_level, version
+                  state, trust_level, version, merged_into
            FROM member
            WHERE programme_id = $1 AND member_id = ANY ($2)
            ORDER BY member_id
@@ -191,13 +219,22 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                 state: State::from_name(&row.state).ok_or_else(|| unknown("member.state"))?,
                 trust_level: TrustLevel::from_name(&row.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
                 version: row.version,
+                merged_into: row.merged_into.map(MemberId),
             })
         })
         .collect()
 }
 
+/// Locks the member that an id leads to.
 pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Locked>, sqlx::Error> {
-    Ok(lock_all(conn, programme, &[id.0]).await?.pop())
+    let Some(mut id) = super::merge::resolve(conn, programme, id).await? else { return Ok(None) };
+    loop {
+        match lock_all(conn, programme, &[id.0]).await?.pop() {
+            // Merged since: on to the winner, which is not merged itself unless somebody merges it in turn.
+            Some(Locked { merged_into: Some(winner), .. }) => id = winner,
+            found => return Ok(found),
+        }
+    }
 }
 
 /// Those of these members that are suspended. Who asks under the lock of their accounts knows it until it ends.

@@ -205,6 +205,7 @@ struct LotRow {
     remaining: i64,
     shortfall: i64,
     expire_time: Option<DateTime<Utc>>,
+    merges: Vec<Uuid>,
 }
 
 impl LotRow {
@@ -216,6 +217,7 @@ impl LotRow {
             remaining: self.remaining,
             shortfall: self.shortfall,
             expire_time: self.expire_time,
+            merges: self.merges,
         }
     }
 }
@@ -231,7 +233,7 @@ pub async fn load_due(
     let members: Vec<Uuid> = accounts.keys().map(|member| member.0).collect();
     let rows = sqlx::query_as!(
         LotRow,
-        "SELECT l.member_id, l.sequence, e.entry_id, e.source, e.reason_code, l.amount, l.remaining, l.shortfall, l.expire_time
+        "SELECT l.member_id, l.sequence, e.entry_id, e.source, e.reason_code, l.amount, l.remaining, l.shortfall, l.expire_time, l.merges
          FROM points_lot l
          JOIN points_entry e ON e.programme_id = l.programme_id AND e.member_id = l.member_id AND e.sequence = l.sequence
          WHERE l.programme_id = $1 AND l.member_id = ANY ($2) AND l.remaining > 0 AND l.expire_time <= $3
@@ -261,7 +263,7 @@ pub async fn load_lots(
 ) -> Result<(), sqlx::Error> {
     let rows = sqlx::query_as!(
         LotRow,
-        "SELECT l.member_id, l.sequence, e.entry_id, e.source, e.reason_code, l.amount, l.remaining, l.shortfall, l.expire_time
+        "SELECT l.member_id, l.sequence, e.entry_id, e.source, e.reason_code, l.amount, l.remaining, l.shortfall, l.expire_time, l.merges
          FROM points_lot l
          JOIN points_entry e ON e.programme_id = l.programme_id AND e.member_id = l.member_id AND e.sequence = l.sequence
          WHERE l.programme_id = $1 AND l.member_id = $2 AND (l.remaining > 0 OR l.sequence = ANY ($3))",

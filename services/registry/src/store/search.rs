@@ -26,6 +26,19 @@ pub async fn put(conn: &mut PgConnection, programme: ProgrammeId, members: &[Uui
     Ok(())
 }
 
+/// Lets a member be found no more.
+pub async fn remove(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM member_search
+         WHERE programme_id = $1 AND member_id = $2",
+        programme.0,
+        member.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// The next of those with a name that the text is, begins or is part of, best matches first, and the newer member first among equals.
 pub async fn find(
     conn: &mut PgConnection,

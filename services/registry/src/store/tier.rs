@@ -53,7 +53,7 @@ pub async fn member_counts(conn: &mut PgConnection, programme: ProgrammeId) -> R
     let rows = sqlx::query!(
         r#"SELECT tier_id, count(*) AS "members!"
            FROM member
-           WHERE programme_id = $1
+           WHERE programme_id = $1 AND merged_into IS NULL
            GROUP BY tier_id"#,
         programme.0,
     )
@@ -186,7 +186,7 @@ pub async fn put_proposal(
     Ok(())
 }
 
-/// Locks members with an open proposal who are not suspended, in the order of their ids from after one of them on, and the proposals.
+/// Locks members with an open proposal who are neither suspended nor merged, in the order of their ids from after one of them on, and the proposals.
 pub async fn lock_candidates(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -198,7 +198,7 @@ pub async fn lock_candidates(
                   p.promote_probability, p.output_count, p.as_of, p.decision_id, p.reason
            FROM tier_proposal p
            JOIN member m ON m.programme_id = p.programme_id AND m.member_id = p.member_id
-           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL AND m.state = 'ACTIVE'
+           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL AND m.state = 'ACTIVE' AND m.merged_into IS NULL
            ORDER BY p.member_id
            LIMIT $3
            FOR NO KEY UPDATE OF m, p"#,

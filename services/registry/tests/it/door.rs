@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 39] = [
+const SCOPES: [(&str, &str); 41] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -23,6 +23,8 @@ const SCOPES: [(&str, &str); 39] = [
     ("search_members", "registry.pii"),
     ("suspend_member", "registry.member.suspend"),
     ("reinstate_member", "registry.member.suspend"),
+    ("merge_members", "registry.member.merge"),
+    ("unmerge_members", "registry.member.merge"),
     ("list_member_history", "registry.member.read"),
     ("batch_upsert_members", "registry.member.sync"),
     ("sync_members", "registry.member.sync"),
@@ -100,6 +102,20 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         member_id: member_id.clone(),
         reason: "a mistake".into(),
         etag: String::new(),
+    }));
+    call!(members.merge_members(pb::MergeMembersRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        winner_member_id: member_id.clone(),
+        loser_member_id: id(),
+        reason: "twice".into(),
+        etag: String::new(),
+    }));
+    call!(members.unmerge_members(pb::UnmergeMembersRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        loser_member_id: member_id.clone(),
+        reason: "not twice".into(),
     }));
     call!(members.list_member_history(pb::ListMemberHistoryRequest {
         programme_id: programme_id.clone(),

@@ -14,6 +14,8 @@ mod leaderboard;
 mod list;
 mod list_plans;
 mod member;
+mod merge;
+mod merge_property;
 mod plans;
 mod points;
 mod points_property;

@@ -35,7 +35,7 @@ impl MemberApi {
         let (Some(id), Some(before)) = (id, before) else { return Err(Error::Invalid(Vec::new())) };
         let size = page::size(request.page_size);
         let mut tx = self.gate.db().snapshot().await?;
-        let member = store::member::get(&mut tx, call.programme, id).await?;
+        let member = store::member::get_own(&mut tx, call.programme, id).await?;
         let member = member.ok_or(Error::MemberNotFound { member: Some(id) })?;
         let mut kept = store::history::list(&mut tx, call.programme, id, before, size + 1).await?;
         let token = |kept: &Kept| page::token("ListMemberHistory", &bound, &kept.version.to_string());

@@ -73,7 +73,7 @@ pub fn statement(
     let mut sql = QueryBuilder::new(
         "SELECT member_id, tier_id, region_code, create_time, update_time
          FROM member
-         WHERE programme_id = ",
+         WHERE merged_into IS NULL AND programme_id = ",
     );
     sql.push_bind(programme.0);
     for filter in filters {
@@ -184,7 +184,7 @@ mod tests {
         let sql = statement(ProgrammeId(Uuid::nil()), &Vec::from_iter(filter), order, Some(&place), 3);
         let text = sql.sql();
         let (_, rest) = text.as_str().split_once("WHERE ").expect("a condition");
-        let expected = "programme_id = $1 AND ((tier_id < $2 OR tier_id > $3) OR update_time < $4) \
+        let expected = "merged_into IS NULL AND programme_id = $1 AND ((tier_id < $2 OR tier_id > $3) OR update_time < $4) \
                         AND (update_time, member_id) < ($5, $6) ORDER BY update_time DESC, member_id DESC LIMIT $7";
         assert_eq!(rest, expected);
     }

@@ -112,10 +112,13 @@ async fn put_lots(
     let remaining: Vec<i64> = changed.iter().map(|(_, lot)| lot.remaining).collect();
     let shortfalls: Vec<i64> = changed.iter().map(|(_, lot)| lot.shortfall).collect();
     let expire_times: Vec<Option<DateTime<Utc>>> = changed.iter().map(|(_, lot)| lot.expire_time).collect();
+    let ids = |lot: &Lot| lot.merges.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",");
+    let merges: Vec<String> = changed.iter().map(|(_, lot)| ids(lot)).collect();
     sqlx::query!(
-        "INSERT INTO points_lot (programme_id, member_id, sequence, amount, remaining, shortfall, expire_time)
-         SELECT $1, n.*
-         FROM UNNEST($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[]) AS n
+        "INSERT INTO points_lot (programme_id, member_id, sequence, amount, remaining, shortfall, expire_time, merges)
+         SELECT $1, n.member_id, n.sequence, n.amount, n.remaining, n.shortfall, n.expire_time, string_to_array(n.merges, ',')::uuid[]
+         FROM UNNEST($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[], $8::text[])
+              AS n (member_id, sequence, amount, remaining, shortfall, expire_time, merges)
          ON CONFLICT ON CONSTRAINT points_lot_pkey DO UPDATE
          SET remaining = excluded.remaining, shortfall = excluded.shortfall, expire_time = excluded.expire_time",
         programme.0,
@@ -125,6 +128,7 @@ async fn put_lots(
         &remaining,
         &shortfalls,
         &expire_times as &[Option<DateTime<Utc>>],
+        &merges,
     )
     .execute(conn)
     .await?;
