@@ -6,7 +6,7 @@
 -- request_record is unique by what its caller chose, for good where money is concerned, which no part by time can promise, and elsewhere is
 -- emptied by age from an index; audit_entry is never dropped and only ever written at its end.
 --
--- Lock order: feed_head, then fact, as the sequencer's.
+-- Lock order: fact_part, then feed_head, then fact, the last two as the sequencer's.
 ALTER TABLE feed_head ADD COLUMN dropped_position bigint NOT NULL DEFAULT 0; -- facts up to it are not kept any more
 
 ALTER TABLE fact RENAME TO fact_1;
@@ -57,7 +57,9 @@ BEGIN
 END $$;
 
 -- Drops the parts whose facts are all older than so many days, 30 or more; gives how many it dropped.
-CREATE FUNCTION shorten_feed(days integer) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- It gives up rather than wait for whoever reads the feed at length: the sequencer and all readers would wait behind it.
+CREATE FUNCTION shorten_feed(days integer) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+SET lock_timeout = '200ms' AS $$
 DECLARE
     part fact_part;
     dropped integer := 0;
@@ -67,14 +69,14 @@ BEGIN
     IF days < 30 THEN
         RAISE EXCEPTION 'facts are kept for 30 days at least' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- One replica at a time.
+    LOCK TABLE fact_part IN SHARE ROW EXCLUSIVE MODE;
     FOR part IN SELECT * FROM fact_part ORDER BY first_position LOOP
         SELECT position INTO head FROM feed_head;
         SELECT record_time INTO newest FROM fact WHERE position = part.last_position;
         EXIT WHEN part.last_position >= head OR newest >= koc_now() - days * interval '1 day';
         SELECT position INTO head FROM feed_head FOR UPDATE;
         DELETE FROM fact_part WHERE first_position = part.first_position;
-        -- Another replica was first.
-        EXIT WHEN NOT FOUND;
         EXECUTE format('ALTER TABLE fact DETACH PARTITION fact_%s', part.first_position);
         EXECUTE format('DROP TABLE fact_%s', part.first_position);
         UPDATE feed_head SET dropped_position = part.last_position;

@@ -228,10 +228,15 @@ pub async fn migrate(owner_url: &str, schema: &Schema, app_role: &str) -> Result
     if !exists {
         execute(&mut conn, format!("CREATE SCHEMA {}", ident(schema.name))).await?;
     }
+    let (schema_name, role) = (ident(schema.name), ident(app_role));
+    // Each migration commits by itself, while older replicas are at work: they must not find a new table closed until the last is done.
+    for (rights, things) in [("SELECT, INSERT, UPDATE, DELETE", "TABLES"), ("USAGE", "SEQUENCES")] {
+        let sql = format!("ALTER DEFAULT PRIVILEGES IN SCHEMA {schema_name} GRANT {rights} ON {things} TO {role}");
+        execute(&mut conn, sql).await?;
+    }
     let all = CHASSIS_MIGRATIONS.iter().chain(schema.migrations.iter()).cloned().collect();
     Migrator::with_migrations(all).run(&mut conn).await?;
 
-    let (schema_name, role) = (ident(schema.name), ident(app_role));
     for grant in [
         format!("GRANT USAGE ON SCHEMA {schema_name} TO {role}"),
         format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema_name} TO {role}"),

@@ -1,7 +1,8 @@
 -- Members that are the same person: one, the winner, goes on, and the other's id leads to it.
 
 ALTER TABLE member ADD COLUMN merged_into uuid;            -- the member that goes on in its place: never itself merged
-ALTER TABLE member ADD CONSTRAINT member_merged_into FOREIGN KEY (programme_id, merged_into) REFERENCES member;
+ALTER TABLE member ADD CONSTRAINT member_merged_into FOREIGN KEY (programme_id, merged_into) REFERENCES member
+    NOT VALID;                                             -- nobody is merged yet: there is nothing to look through
 CREATE INDEX member_by_merged_into ON member (programme_id, merged_into) WHERE merged_into IS NOT NULL;
 
 -- To whom it belonged before merges; NULL for the first owner.
@@ -11,7 +12,8 @@ ALTER TABLE external_identity ADD COLUMN origin_member_id uuid;
 ALTER TABLE points_lot ADD COLUMN merges uuid[] NOT NULL DEFAULT '{}';
 ALTER TABLE points_entry DROP CONSTRAINT points_entry_kind;
 ALTER TABLE points_entry ADD CONSTRAINT points_entry_kind
-    CHECK (kind IN ('EARN', 'REDEEM', 'EXPIRE', 'REVERSE', 'MERGE_IN', 'MERGE_OUT'));
+    CHECK (kind IN ('EARN', 'REDEEM', 'EXPIRE', 'REVERSE', 'MERGE_IN', 'MERGE_OUT'))
+    NOT VALID;                     -- what is there held to less
 
 -- Append-only, and without personal data: what fields held before stands in member_change_value, under the winner's version.
 CREATE TABLE member_merge (

@@ -6,6 +6,8 @@ use crate::{
         books::Command,
         cost::estimate::Estimate,
         grant::{Grant, TIME_TO_LIVE},
+        plan::Stage,
+        refusal::Refusal,
         stock::{Booking, memo_entries},
     },
     error::Error,
@@ -88,9 +90,23 @@ pub async fn commit(work: &mut Work, grant: &Grant, currency: Currency) -> Resul
 
 /// Sees to it that what was held for a grant is held still, and for as long as its unit is out. What expired is held again, or refused.
 pub async fn keep_held(work: &mut Work, grant: &Grant, currency: Currency) -> Result<(), Error> {
-    let Some(reservation) = grant.reservation else { return Ok(()) };
+    let Some(reservation) = grant.reservation else { return still_open(work, grant, currency).await };
     let command = Command::Extend { reservation, time_to_live: grant.time_to_live(work.now().await?) };
     run(work, grant, currency, None, vec![(EXTEND, command)]).await
+}
+
+/// Sees to it, under its envelope's lock, that what a grant may come to cost can be paid: its plan is active, and is not closed while the
+/// unit is out.
+async fn still_open(work: &mut Work, grant: &Grant, currency: Currency) -> Result<(), Error> {
+    let Some(id) = grant.envelope else { return Ok(()) };
+    match store::operation::lock_envelope(work.conn(), id).await? {
+        None => Err(Error::EnvelopeNotFound(id)),
+        Some(book) if book.stage == Stage::Active => Ok(()),
+        Some(book) => {
+            let refusal = Refusal::PlanState { plan: book.plan, state: book.stage.as_str().to_owned() };
+            Err(Error::Refused { refusal, currency })
+        }
+    }
 }
 
 /// Makes what is owed for a grant paid, and posts what it cost without cash.

@@ -9,7 +9,7 @@ mod write;
 
 use crate::{
     domain::{
-        books::{Books, Command, Decision, Outcome, Receipt},
+        books::{Books, Command, Decision, EnvelopeBook, Outcome, Receipt},
         ledger::LedgerEntry,
         refusal::Refusal,
         reservation::Reservation,
@@ -231,6 +231,12 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Ke
 
     write::all(conn, &mut kept, &executed.posted, (&before, &books), now).await?;
     Ok(executed)
+}
+
+/// Locks one envelope, as operations do.
+pub async fn lock_envelope(conn: &mut PgConnection, id: EnvelopeId) -> Result<Option<EnvelopeBook>, sqlx::Error> {
+    let (mut found, _) = read::lock_envelopes(conn, &HashSet::from([id]), &HashSet::new()).await?;
+    Ok(found.remove(&id))
 }
 
 fn entries(books: &Books, decision: &Decision, operation: &Operation, id: OperationId, now: DateTime<Utc>) -> Vec<Posted> {

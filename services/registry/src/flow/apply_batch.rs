@@ -87,6 +87,12 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     if let Some((member, into)) = locked.iter().find_map(|m| Some((m.id, m.merged_into?))) {
         return Err(Refusal::Merged { member, into }.into());
     }
+    // Nor did anybody undo a merge meanwhile: what was the winner's is another person's again.
+    for (id, claim) in store::identity::find_or_claim(&mut tx, programme, &batch.source_system, &external_ids, arrival).await? {
+        if let Some(before) = claims.get(&id).filter(|before| before.member != claim.member) {
+            return Err(Refusal::Merged { member: before.member, into: claim.member }.into());
+        }
+    }
     let mut members: BTreeMap<MemberId, Folded> = locked
         .into_iter()
         .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.state, m.trust_level, m.version)) }))

@@ -227,12 +227,12 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
 
 /// Locks the member that an id leads to.
 pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Option<Locked>, sqlx::Error> {
-    let Some(mut id) = super::merge::resolve(conn, programme, id).await? else { return Ok(None) };
     loop {
-        match lock_all(conn, programme, &[id.0]).await?.pop() {
-            // Merged since: on to the winner, which is not merged itself unless somebody merges it in turn.
-            Some(Locked { merged_into: Some(winner), .. }) => id = winner,
-            found => return Ok(found),
+        let Some(end) = super::merge::resolve(conn, programme, id).await? else { return Ok(None) };
+        let found = lock_all(conn, programme, &[end.0]).await?.pop();
+        // Unless a merge, or its undoing, came while this waited.
+        if super::merge::resolve(conn, programme, id).await? == Some(end) {
+            return Ok(found);
         }
     }
 }

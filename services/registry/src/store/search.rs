@@ -57,6 +57,8 @@ pub async fn find(
                        WHERE strpos(n.name, a.text) > 0) AS rank
                FROM member_search s
                WHERE s.programme_id = $1
+                 -- A text without any would be in everybody's.
+                 AND search_grams($1, ARRAY[search_text($2)]) <> '{}'
                  AND search_grams(s.programme_id, s.names) @> search_grams($1, ARRAY[search_text($2)])
            ) AS f
            WHERE f.rank IS NOT NULL AND (f.rank > $3 OR f.rank = $3 AND f.member_id < $4)

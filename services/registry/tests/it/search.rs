@@ -50,6 +50,9 @@ async fn names_of_any_script_are_found_whole_from_their_beginning_and_by_a_part(
         ("王小明小", vec![]),
         ("0山", vec!["100%_山"]),
         ("李明", vec![]),
+        // One letter and mere punctuation, in full width: as nothing, and not as what is in everybody's name.
+        ("ａ", vec![]),
+        ("！", vec![]),
     ] {
         assert_eq!(found(&world, query).await, expected, "{query}");
     }

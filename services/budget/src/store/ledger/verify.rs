@@ -21,6 +21,8 @@ use std::collections::HashSet;
 const POSTED: &str = "koc.budget.v1.LedgerPosted";
 /// Reservations in a part, for each of its entries: most have several entries.
 const ENTRIES_PER_RESERVATION: i64 = 4;
+/// The same of members' limits: all reservations of the member are looked at for each.
+const ENTRIES_PER_LIMIT: i64 = 40;
 
 /// Everything is found by its key: a plan that is made for other statistics than the table has by now would read all of it for each part. And
 /// one process of the database does it, whoever else wants the others.
@@ -364,7 +366,7 @@ async fn walk_limits(
     after: &mut Option<(MemberId, chrono::DateTime<chrono::Utc>)>,
     count: &mut i64,
 ) -> Result<bool, Stop> {
-    let size = (scope.size / ENTRIES_PER_RESERVATION).max(1);
+    let size = (scope.size / ENTRIES_PER_LIMIT).max(1);
     let limits = sqlx::query!(
         r#"SELECT l.member_id, l.period_start_time, l.used, coalesce(s.used, 0)::bigint AS "counted!"
            FROM member_limit AS l
