@@ -113,8 +113,8 @@ fn every_request_names_its_programme_and_every_mutation_carries_a_request_id() {
         "koc.registry.v1.BatchEarnPointsRequest",
         "koc.registry.v1.BatchUpsertMembersRequest",
     ];
-    // Reads whose question does not fit in a path and a query: they change nothing, so a retry needs no id.
-    const READS_WITH_A_BODY: [&str; 1] = ["koc.budget.v1.AdviseAllocationRequest"];
+    // Reads whose question does not fit in a path and a query, or must not stand in one: they change nothing, so a retry needs no id.
+    const READS_WITH_A_BODY: [&str; 2] = ["koc.budget.v1.AdviseAllocationRequest", "koc.registry.v1.SearchMembersRequest"];
     let pool = pool();
     let mut wrong = Vec::new();
     for method in methods(&pool) {
