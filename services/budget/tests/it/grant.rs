@@ -319,6 +319,29 @@ async fn a_car_leaves_with_its_money_held_and_its_plan_stays_open_until_it_is_se
 }
 
 #[tokio::test]
+async fn a_car_without_held_money_leaves_on_an_active_plan_only() {
+    let world = World::new().await;
+    example_tables(&world).await;
+    let car = resource(&world, Exclusive, "car", Model::LoanVehicle(car())).await;
+    let unit = register(&world, &car.resource_id, "car 1").await.expect("a unit");
+    let member = member(&world, TrustLevel::Partner).await;
+    let request = pb::IssueGrantRequest {
+        unit_id: unit.unit_id,
+        eligibility_reason: "a long test".into(),
+        ..issue_request(&world, &member, &car, loan())
+    };
+    let grant = issue(&world, request).await.expect("booked");
+    let admin = &world.budget.database.admin;
+    // As one whose estimate came to no cash.
+    sqlx::query("UPDATE resource_grant SET reservation_id = NULL").execute(admin).await.expect("changed");
+    sqlx::query("UPDATE plan SET state = 'CLOSED'").execute(admin).await.expect("changed");
+    refused(hand_over(&world, &grant.grant_id).await, Code::FailedPrecondition, "PLAN_STATE");
+    sqlx::query("UPDATE plan SET state = 'ACTIVE'").execute(admin).await.expect("changed");
+    let found = get(&world, &grant.grant_id).await.expect("there");
+    assert_eq!(found.state(), State::Booked, "it did not leave");
+}
+
+#[tokio::test]
 async fn grants_are_listed_by_member_and_resource() {
     let world = World::new().await;
     let pack = resource(&world, Inclusive, "pack", Model::DigitalAsset(wallpapers())).await;

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use koc_proto::koc::budget::v1::{self as pb, LedgerEntryKind as Kind};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tonic::Code;
 
 /// A world with three reservations in all states, and their entries in the envelope: what the tests below meddle with.
@@ -81,10 +81,10 @@ async fn neither_the_service_nor_the_owner_can_change_what_was_written() {
             format!("DELETE FROM budget.{table}"),
             format!("TRUNCATE budget.{table} CASCADE"),
         ] {
-            let refused = sqlx::query(sqlx::AssertSqlSafe(change.clone())).execute(&mut app).await.expect_err("refused");
+            let refused = sqlx::query(AssertSqlSafe(change.clone())).execute(&mut app).await.expect_err("refused");
             let refused = refused.into_database_error().expect("by the database");
             assert_eq!(refused.code().as_deref(), Some("42501"), "{change}: {refused}");
-            let refused = sqlx::query(sqlx::AssertSqlSafe(change.clone())).execute(&mut owner).await.expect_err("refused");
+            let refused = sqlx::query(AssertSqlSafe(change.clone())).execute(&mut owner).await.expect_err("refused");
             let refused = refused.into_database_error().expect("by the database");
             assert_eq!(refused.code().as_deref(), Some("23000"), "{change}: {refused}");
             assert!(refused.message().ends_with("is append-only"), "{refused}");
@@ -191,6 +191,19 @@ async fn the_first_bad_entry_is_named_whatever_was_changed() {
         "is in use",
     )
     .await;
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_a_finding_and_no_failure() {
+    let (world, entries) = eventful().await;
+    for constraint in ["ledger_entry_kind", "ledger_entry_accounts"] {
+        let drop = AssertSqlSafe(format!("ALTER TABLE ledger_entry DROP CONSTRAINT {constraint}"));
+        sqlx::query(drop).execute(&world.budget.database.admin).await.expect("dropped");
+    }
+    let unknown = ["UPDATE ledger_entry SET kind = 'GIFT' WHERE entry_id = $1::uuid"];
+    meddle(&world, &entries[6].entry_id, &unknown).await;
+    let report = world.verify().await;
+    assert!(!report.valid && report.finding.contains("ledger_entry.kind"), "{report:?}");
 }
 
 #[tokio::test]

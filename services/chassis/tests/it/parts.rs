@@ -79,6 +79,19 @@ async fn facts_are_read_across_parts_and_an_old_part_goes_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_table_that_a_migration_makes_is_open_to_the_service_at_once() {
+    let database = service::database(&mini::schema()).await;
+    let make = "DO $$ BEGIN
+                    EXECUTE format('SET LOCAL ROLE %I', (SELECT tableowner FROM pg_tables WHERE tablename = 'fact_part'));
+                    CREATE TABLE later (number bigint GENERATED ALWAYS AS IDENTITY, word text);
+                END $$";
+    sqlx::raw_sql(make).execute(&database.admin).await.expect("a table of the owner's");
+    let db = replica(&database);
+    sqlx::query("INSERT INTO later (word) VALUES ('new')").execute(db.pool()).await.expect("written");
+    sqlx::query("UPDATE later SET word = 'newer'").execute(db.pool()).await.expect("changed");
+}
+
+#[tokio::test]
 async fn facts_from_before_the_parts_stay_where_they_are() {
     let database = service::database(&mini::schema()).await;
     let options = database.admin.connect_options().as_ref().clone().options([("search_path", "older")]);

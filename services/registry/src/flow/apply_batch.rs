@@ -88,7 +88,8 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
         return Err(Refusal::Merged { member, into }.into());
     }
     // Nor did anybody undo a merge meanwhile: what was the winner's is another person's again.
-    for (id, claim) in store::identity::find_or_claim(&mut tx, programme, &batch.source_system, &external_ids, arrival).await? {
+    let external_ids: Vec<&str> = external_ids.into_iter().collect();
+    for (id, claim) in store::identity::find_all(&mut tx, programme, &batch.source_system, &external_ids).await? {
         if let Some(before) = claims.get(&id).filter(|before| before.member != claim.member) {
             return Err(Refusal::Merged { member: before.member, into: claim.member }.into());
         }

@@ -74,7 +74,8 @@ pub async fn find_or_claim(
     Ok(claims)
 }
 
-async fn find_all(
+/// Finds whose the ids of a source system are.
+pub async fn find_all(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     source_system: &str,

@@ -100,6 +100,10 @@ pub async fn verify_part(conn: &mut PgConnection, scope: &Scope, course: &mut Co
     match part(conn, scope, course).await {
         Ok(()) => Ok(None),
         Err(Stop::Found(finding)) => Ok(Some(finding)),
+        // To try again does not help: somebody wrote what the service cannot have written.
+        Err(Stop::Database(sqlx::Error::Decode(error))) => {
+            Ok(Some(Finding { text: format!("a row of the ledger cannot be read: {error}"), entry: None }))
+        }
         Err(Stop::Database(error)) => Err(error),
     }
 }
