@@ -130,6 +130,11 @@ impl Job {
         ProgrammeId(self.programme_id)
     }
 
+    /// How often in a row its present step has failed.
+    pub fn failures(&self) -> u32 {
+        u32::try_from(self.failures).unwrap_or(0)
+    }
+
     /// The request id of the command that the present step sends: the same at each try, another after a stored refusal.
     pub fn request_id(&self, command: &str) -> String {
         let name = format!("{}/{command}/{}", self.step, self.attempt);
@@ -253,7 +258,7 @@ async fn step(db: &Db, job: &Job, handler: &dyn JobHandler) {
         Ok(Err(_)) => "the step panicked".to_owned(),
         Err(_) => "the step took too long".to_owned(),
     };
-    let doublings = u32::try_from(job.failures).unwrap_or(0).min(16);
+    let doublings = job.failures().min(16);
     let wait = FIRST_WAIT.saturating_mul(1 << doublings).min(MAX_WAIT);
     tracing::warn!(job = %job.job_id, kind = job.kind, step = job.step, failures = job.failures + 1, error, "a job step failed; it is tried again");
     let kept = sqlx::query(

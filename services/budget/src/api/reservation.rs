@@ -87,6 +87,17 @@ impl pb::reservation_service_server::ReservationService for Api {
         batch!(self, request, BatchReleaseResponse, ReleaseResult)
     }
 
+    async fn batch_extend(&self, request: Request<pb::BatchExtendRequest>) -> Result<Response<pb::BatchExtendResponse>, Status> {
+        batch!(self, request, BatchExtendResponse, ExtendResult)
+    }
+
+    async fn batch_reverse(
+        &self,
+        request: Request<pb::BatchReverseRequest>,
+    ) -> Result<Response<pb::BatchReverseResponse>, Status> {
+        batch!(self, request, BatchReverseResponse, ReverseResult)
+    }
+
     async fn batch_get_reservations(
         &self,
         request: Request<pb::BatchGetReservationsRequest>,
@@ -238,6 +249,7 @@ fn operation<R: Moves>(call: &Call, request: &R, currency: Currency) -> Result<O
         actor: call.caller.actor.clone(),
         client: call.caller.client.clone(),
         trace_id: context::trace_id(),
+        is_callers: true,
     })
 }
 

@@ -93,5 +93,6 @@ fn expiry(programme: ProgrammeId, reservation: ReservationId, currency: Currency
         actor: EXPIRY.to_owned(),
         client: EXPIRY.to_owned(),
         trace_id: context::trace_id(),
+        is_callers: false,
     }
 }

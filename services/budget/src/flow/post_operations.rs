@@ -7,6 +7,7 @@ use crate::{
         reserve_draw::PURPOSE,
     },
     error::Error,
+    ids::{ProgrammeId, ReservationId},
     store::{
         self,
         operation::{Answer, Keys, Operation, Posted},
@@ -23,19 +24,21 @@ use koc_chassis::{
 };
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
+use std::collections::HashMap;
 use uuid::Uuid;
-
-/// How often a rehearsal that lost a race is run.
-const MAX_REHEARSALS: u32 = 5;
 
 /// Decides operations in the caller's transaction, exactly and in order, and publishes their entries. All that comes of it is to be
 /// committed, refusals too. With [`Keys::New`] it is to be run again, with [`Keys::Any`], when it lost a race.
 pub async fn post(conn: &mut PgConnection, operations: &[Operation], keys: Keys) -> Result<Vec<Answer>, Error> {
     let executed = store::operation::execute(conn, operations, keys).await?;
     let mut facts: Vec<NewFact> = executed.posted.iter().map(ledger_posted).collect();
+    let mut of_draws: HashMap<ProgrammeId, Vec<ReservationId>> = HashMap::new();
     for spent in executed.spent_changed.iter().filter(|r| r.purpose.starts_with(PURPOSE)) {
-        if let Some(draw) = store::reserve_draw::of_reservation(conn, spent.programme, spent.id).await? {
-            facts.push(NewFact::new(draw.programme, draw.id.0, &fact::reserve_draw_changed(&draw)));
+        of_draws.entry(spent.programme).or_default().push(spent.id);
+    }
+    for (programme, reservations) in of_draws {
+        for draw in store::reserve_draw::of_reservations(conn, programme, reservations).await? {
+            facts.push(NewFact::new(programme, draw.id.0, &fact::reserve_draw_changed(&draw)));
         }
     }
     outbox::append(conn, &facts).await?;
@@ -54,6 +57,7 @@ pub fn asked(work: &Work, method: &'static str, request_id: Uuid, command: Comma
         actor: work.actor().to_owned(),
         client: work.call.caller.client.clone(),
         trace_id: context::trace_id(),
+        is_callers: false,
     }
 }
 
@@ -77,7 +81,8 @@ fn ledger_posted(posted: &Posted) -> NewFact {
     NewFact::new(entry.programme, subject, &fact::ledger_posted(posted))
 }
 
-/// Decides operations in order as they would be decided now. Nothing of it is kept: neither money nor answers.
+/// Decides operations in order as they would be decided now, by one snapshot. Nothing of it is kept, neither money nor answers, and nobody
+/// waits for it.
 pub async fn rehearse_all(db: &Db, operations: &[Operation]) -> Vec<Result<Outcome<Receipt>, Error>> {
     match rehearse(db, operations).await {
         Ok(answers) => answers.into_iter().zip(operations).map(|(answer, operation)| done(answer, operation)).collect(),
@@ -86,17 +91,10 @@ pub async fn rehearse_all(db: &Db, operations: &[Operation]) -> Vec<Result<Outco
 }
 
 async fn rehearse(db: &Db, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
-    let mut attempt = 1;
-    loop {
-        let mut tx = db.begin().await?;
-        match post(&mut tx, operations, Keys::Any).await {
-            Err(Error::Database(error)) if attempt < MAX_REHEARSALS && lost_race(&error) => attempt += 1,
-            answers => {
-                tx.rollback().await?;
-                return answers;
-            }
-        }
-    }
+    let mut snapshot = db.snapshot().await?;
+    let answers = store::operation::rehearse(&mut snapshot, operations).await?;
+    snapshot.rollback().await?;
+    Ok(answers)
 }
 
 /// Whether to run again may bring another end: a deadlock, or another operation with the same request id came first, or with the same

@@ -28,8 +28,10 @@ use uuid::Uuid;
 
 /// The kind of job; its subject is the verification.
 pub const KIND: &str = "verify_ledger";
-/// Entries in a part of the job. A part takes a fraction of a second, for which its snapshot keeps the vacuum waiting.
+/// Entries in a part. It takes a fraction of a second, for which its snapshot keeps the vacuum waiting.
 const PART_ENTRIES: i64 = 20_000;
+/// A part of the job is halved after each failure, which may have been that it took too long, down to so many.
+const LEAST_PART_ENTRIES: i64 = 100;
 /// A step takes on no further part when less than this is left of its time: enough for one on a machine that is many times slower.
 const LEFT_FOR_LAST_PART: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,7 @@ pub struct Report {
 /// Verifies all of a ledger in the snapshot of `conn`.
 pub async fn at_once(conn: &mut PgConnection, programme: ProgrammeId) -> Result<Report, sqlx::Error> {
     let Extent { links, .. } = store::ledger::extent(conn, programme).await?;
-    let (scope, mut course) = (scope(programme), Course::new(links));
+    let (scope, mut course) = (scope(programme, 0), Course::new(links));
     while !course.is_at_end() {
         if let Some(finding) = verify_part(conn, &scope, &mut course).await? {
             return Ok(Report { course, finding: Some(finding) });
@@ -52,9 +54,10 @@ pub async fn at_once(conn: &mut PgConnection, programme: ProgrammeId) -> Result<
     Ok(Report { course, finding: None })
 }
 
-/// All of a programme, as the job walks it.
-pub fn scope(programme: ProgrammeId) -> Scope {
-    Scope { programme, size: PART_ENTRIES, entry_of }
+/// All of a programme, in parts that are the smaller the more often one failed.
+pub fn scope(programme: ProgrammeId, failures: u32) -> Scope {
+    let size = PART_ENTRIES.checked_shr(failures).unwrap_or(0).max(LEAST_PART_ENTRIES);
+    Scope { programme, size, entry_of }
 }
 
 fn entry_of(fact: &[u8]) -> Option<EntryId> {
@@ -78,7 +81,7 @@ impl JobHandler for Verify {
     async fn run(&self, job: &Job) -> Result<(), JobError> {
         let id = VerificationId(job.subject_id);
         let mut course: Course = serde_json::from_value(job.state.clone()).map_err(|e| JobError::Broken(e.to_string()))?;
-        let scope = scope(job.programme());
+        let scope = scope(job.programme(), job.failures());
         let finding = loop {
             let mut snapshot = self.db.snapshot().await?;
             let finding = verify_part(&mut snapshot, &scope, &mut course).await?;

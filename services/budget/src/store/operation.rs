@@ -2,7 +2,8 @@
 //! operations and decides them exactly, in order, in the transaction of its caller.
 //!
 //! Locks are taken in one order (envelopes by id, members by hash, limits by key), each by a statement of its own. What is decided
-//! upon is read by statements after them, whose snapshots are newer than the locks, and so is the time.
+//! upon is read by statements after them, whose snapshots are newer than the locks. The time is later than the envelopes' locks; what is
+//! decided on members' limits does not depend on it.
 
 mod read;
 mod write;
@@ -27,9 +28,6 @@ use uuid::Uuid;
 /// no use is missed while the limit has no row yet. The database is shared with other services, so their classes differ.
 pub(super) const MEMBER_LOCK: i32 = 0x6b62_6d62;
 
-/// How the names of the contract's requests begin; what the service asks itself is called otherwise.
-const CALLERS_METHODS: &str = "koc.budget.v1.";
-
 /// What is asked, by whom, and what makes a retry of it known.
 #[derive(Debug, Clone)]
 pub struct Operation {
@@ -44,16 +42,13 @@ pub struct Operation {
     /// The platform that calls.
     pub client: String,
     pub trace_id: Option<String>,
+    /// Whether a caller asks for it by a method for all reservations, and not the service on its way.
+    pub is_callers: bool,
 }
 
 impl Operation {
     fn programme(&self) -> ProgrammeId {
         ProgrammeId(self.key.programme)
-    }
-
-    /// Whether a caller asks for it by a method of the contract, and not the service on its way.
-    fn is_callers(&self) -> bool {
-        self.key.method.starts_with(CALLERS_METHODS)
     }
 
     fn unique(&self) -> UniqueKey {
@@ -142,13 +137,55 @@ pub enum Keys {
 /// answer to a retry. On an error the transaction is to be rolled back; after `operation_pkey` broke, a request id was used
 /// before, or first by another one that ran at the same time: to run again, with [`Keys::Any`], gives its answer.
 pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Keys) -> Result<Executed, Error> {
+    let (books, now) = read(conn, operations, Locks::Taken).await?;
+    let known = match keys {
+        Keys::Any => read::known(conn, operations.iter()).await?,
+        Keys::New => KnownOperations::new(),
+    };
+    let mut decided = Decided::new(books.clone());
+    decided.all(operations, known, now)?;
+    if keys == Keys::New && !decided.unkept.is_empty() {
+        let known = read::known(conn, decided.unkept.iter().map(|place| &operations[*place])).await?;
+        for place in std::mem::take(&mut decided.unkept) {
+            if let Some(known) = known.get(&operations[place].unique()) {
+                decided.answers[place] = known.answer(&operations[place].key.hash);
+            }
+        }
+    }
+
+    let Decided { books: after, answers, posted, mut kept, .. } = decided;
+    let was = |id: &ReservationId| books.reservations.get(id).is_some_and(Reservation::is_wholly_spent);
+    let changed = after.reservations.values().filter(|r| r.is_wholly_spent() != was(&r.id));
+    let spent_changed = changed.cloned().collect();
+    write::all(conn, &mut kept, &posted, (&books, &after), now).await?;
+    Ok(Executed { answers, posted, spent_changed })
+}
+
+/// How `operations` would be decided, in order, by what `conn` sees in its snapshot. Nothing is locked and nothing written.
+pub async fn rehearse(conn: &mut PgConnection, operations: &[Operation]) -> Result<Vec<Answer>, Error> {
+    let (books, now) = read(conn, operations, Locks::None).await?;
+    let known = read::known(conn, operations.iter()).await?;
+    let mut decided = Decided::new(books);
+    decided.all(operations, known, now)?;
+    Ok(decided.answers)
+}
+
+/// Whether what is read stays as it is until the transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locks {
+    Taken,
+    None,
+}
+
+/// Reads what the operations are decided upon, and the time.
+async fn read(conn: &mut PgConnection, operations: &[Operation], locks: Locks) -> Result<(Books, DateTime<Utc>), sqlx::Error> {
     let commands = || operations.iter().map(|o| &o.command);
     let envelopes: HashSet<EnvelopeId> = commands().filter_map(Command::envelope).collect();
     // A command that names its envelope makes its reservation; the others change one that is there.
     let reservations: HashSet<ReservationId> =
         commands().filter(|command| command.envelope().is_none()).filter_map(Command::reservation).collect();
 
-    let (envelopes, now) = read::lock_envelopes(conn, &envelopes, &reservations).await?;
+    let (envelopes, now) = read::envelopes(conn, &envelopes, &reservations, locks).await?;
     let mut books = Books {
         envelopes,
         originals: read::originals(conn, commands().filter_map(Command::original)).await?,
@@ -164,78 +201,83 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Ke
         _ => None,
     }));
     if !members.is_empty() {
-        read::share_members(conn, &members).await?;
-        books.limits = read::lock_limits(conn, &books.envelopes, &members).await?;
+        books.limits = read::limits(conn, &books.envelopes, &members, locks).await?;
     }
-    let mut known = match keys {
-        Keys::Any => read::known(conn, operations.iter()).await?,
-        Keys::New => KnownOperations::new(),
-    };
+    Ok((books, now))
+}
 
-    let before = books.clone();
-    let mut executed = Executed { answers: Vec::with_capacity(operations.len()), posted: Vec::new(), spent_changed: Vec::new() };
-    let mut kept = Vec::with_capacity(operations.len());
-    // Those of which nothing is kept, so that no key breaks: their places.
-    let mut unkept = Vec::new();
-    for operation in operations {
-        if let Some(known) = known.get(&operation.unique()) {
-            executed.answers.push(known.answer(&operation.key.hash));
-            continue;
+/// Operations decided one after the other, and what is to be kept of them.
+struct Decided<'a> {
+    books: Books,
+    answers: Vec<Answer>,
+    posted: Vec<Posted>,
+    kept: Vec<Kept<'a>>,
+    /// Places of those of which nothing is kept, so that no key breaks.
+    unkept: Vec<usize>,
+}
+
+impl<'a> Decided<'a> {
+    fn new(books: Books) -> Self {
+        Self { books, answers: Vec::new(), posted: Vec::new(), kept: Vec::new(), unkept: Vec::new() }
+    }
+
+    /// Decides all, those that are known by the answer that they had.
+    fn all(&mut self, operations: &'a [Operation], mut known: KnownOperations, now: DateTime<Utc>) -> Result<(), Error> {
+        self.answers.reserve(operations.len());
+        for operation in operations {
+            if let Some(known) = known.get(&operation.unique()) {
+                self.answers.push(known.answer(&operation.key.hash));
+                continue;
+            }
+            let (id, decision) = self.one(operation, now)?;
+            let expired_nothing = matches!(operation.command, Command::Expire { .. }) && decision.postings.is_empty();
+            let (answer, outcome) = match decision.outcome {
+                Outcome::Done(receipt) => (Answer::Done { receipt: receipt.clone(), replayed: false }, Ok(receipt)),
+                Outcome::Refused(refusal) => (Answer::Refused { refusal: refusal.clone(), replayed: false }, Err(refusal)),
+                Outcome::EnvelopeNotFound(id) => {
+                    self.not_found(Answer::EnvelopeNotFound(id));
+                    continue;
+                }
+                Outcome::ReservationNotFound(id) => {
+                    self.not_found(Answer::ReservationNotFound(id));
+                    continue;
+                }
+                Outcome::EntryNotFound(id) => {
+                    self.not_found(Answer::EntryNotFound(id));
+                    continue;
+                }
+            };
+            self.answers.push(answer);
+            if !expired_nothing {
+                known.insert(operation.unique(), Known { hash: operation.key.hash.clone(), outcome: outcome.clone() });
+                self.kept.push(Kept { id, operation, outcome });
+            }
         }
-        let trespass = operation.is_callers().then(|| books.trespass(operation.programme(), &operation.command)).flatten();
+        Ok(())
+    }
+
+    fn not_found(&mut self, answer: Answer) {
+        self.unkept.push(self.answers.len());
+        self.answers.push(answer);
+    }
+
+    /// Decides one and notes its entries.
+    fn one(&mut self, operation: &Operation, now: DateTime<Utc>) -> Result<(OperationId, Decision), Error> {
+        let programme = operation.programme();
+        let trespass = operation.is_callers.then(|| self.books.trespass(programme, &operation.command)).flatten();
         let decision = match trespass {
             Some(refusal) => Decision { postings: Vec::new(), outcome: Outcome::Refused(refusal) },
-            None => books.decide(operation.programme(), &operation.command, now)?,
+            None => self.books.decide(programme, &operation.command, now)?,
         };
         let id = OperationId::new();
-        executed.posted.extend(entries(&books, &decision, operation, id, now));
-        let expired_nothing = matches!(operation.command, Command::Expire { .. }) && decision.postings.is_empty();
-        let (answer, outcome) = match decision.outcome {
-            Outcome::Done(receipt) => (Answer::Done { receipt: receipt.clone(), replayed: false }, Ok(receipt)),
-            Outcome::Refused(refusal) => (Answer::Refused { refusal: refusal.clone(), replayed: false }, Err(refusal)),
-            Outcome::EnvelopeNotFound(id) => {
-                unkept.push(executed.answers.len());
-                executed.answers.push(Answer::EnvelopeNotFound(id));
-                continue;
-            }
-            Outcome::ReservationNotFound(id) => {
-                unkept.push(executed.answers.len());
-                executed.answers.push(Answer::ReservationNotFound(id));
-                continue;
-            }
-            Outcome::EntryNotFound(id) => {
-                unkept.push(executed.answers.len());
-                executed.answers.push(Answer::EntryNotFound(id));
-                continue;
-            }
-        };
-        executed.answers.push(answer);
-        if !expired_nothing {
-            known.insert(operation.unique(), Known { hash: operation.key.hash.clone(), outcome: outcome.clone() });
-            kept.push(Kept { id, operation, outcome });
-        }
+        self.posted.extend(entries(&self.books, &decision, operation, id, now));
+        Ok((id, decision))
     }
-
-    if keys == Keys::New && !unkept.is_empty() {
-        let known = read::known(conn, unkept.iter().map(|place| &operations[*place])).await?;
-        for place in unkept {
-            if let Some(known) = known.get(&operations[place].unique()) {
-                executed.answers[place] = known.answer(&operations[place].key.hash);
-            }
-        }
-    }
-
-    let was = |id: &ReservationId| before.reservations.get(id).is_some_and(Reservation::is_wholly_spent);
-    let changed = books.reservations.values().filter(|r| r.is_wholly_spent() != was(&r.id));
-    executed.spent_changed = changed.cloned().collect();
-
-    write::all(conn, &mut kept, &executed.posted, (&before, &books), now).await?;
-    Ok(executed)
 }
 
 /// Locks one envelope, as operations do.
 pub async fn lock_envelope(conn: &mut PgConnection, id: EnvelopeId) -> Result<Option<EnvelopeBook>, sqlx::Error> {
-    let (mut found, _) = read::lock_envelopes(conn, &HashSet::from([id]), &HashSet::new()).await?;
+    let (mut found, _) = read::envelopes(conn, &HashSet::from([id]), &HashSet::new(), Locks::Taken).await?;
     Ok(found.remove(&id))
 }
 

@@ -112,7 +112,8 @@ fn json<T: serde::de::DeserializeOwned>(value: serde_json::Value, column: &str) 
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     pub id: Option<ReserveDrawId>,
-    pub reservation: Option<ReservationId>,
+    /// Those alone whose money these hold.
+    pub reservations: Option<Vec<ReservationId>>,
     /// Top-ups of this one.
     pub first: Option<ReserveDrawId>,
     pub stage: Option<DrawStage>,
@@ -292,14 +293,14 @@ pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: ReserveDr
     Ok(list(conn, programme, &wanted, 1).await?.pop())
 }
 
-/// The draw that a reservation is for.
-pub async fn of_reservation(
+/// The draws that reservations are for.
+pub async fn of_reservations(
     conn: &mut PgConnection,
     programme: ProgrammeId,
-    id: ReservationId,
-) -> Result<Option<Draw>, sqlx::Error> {
-    let wanted = Wanted { reservation: Some(id), ..Wanted::default() };
-    Ok(list(conn, programme, &wanted, 1).await?.pop())
+    ids: Vec<ReservationId>,
+) -> Result<Vec<Draw>, sqlx::Error> {
+    let size = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+    list(conn, programme, &Wanted { reservations: Some(ids), ..Wanted::default() }, size).await
 }
 
 /// Draws of a programme by id.
@@ -321,7 +322,7 @@ pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Want
            LEFT JOIN reserve_draw_outcome AS o ON o.reserve_draw_id = COALESCE(d.first_draw_id, d.reserve_draw_id)
            WHERE d.programme_id = $1
              AND ($2::uuid IS NULL OR d.reserve_draw_id = $2)
-             AND ($3::uuid IS NULL OR d.reservation_id = $3)
+             AND ($3::uuid[] IS NULL OR d.reservation_id = ANY ($3))
              AND ($4::uuid IS NULL OR d.first_draw_id = $4)
              AND ($5::text IS NULL OR $5 = CASE
                      WHEN d.state <> 'APPROVED' THEN d.state
@@ -338,7 +339,7 @@ pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Want
            LIMIT $11"#,
         programme.0,
         wanted.id.map(|id| id.0),
-        wanted.reservation.map(|id| id.0),
+        wanted.reservations.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>()) as Option<Vec<Uuid>>,
         wanted.first.map(|id| id.0),
         wanted.stage.map(DrawStage::as_str),
         wanted.plan.map(|id| id.0),

@@ -112,6 +112,42 @@ async fn a_thousand_holds_are_committed_paid_and_given_back_by_four_calls() {
 }
 
 #[tokio::test]
+async fn holds_are_extended_and_entries_undone_in_batches() {
+    let world = World::new().await;
+    let (held, owed) = (world.reserve(100).await.expect("held"), world.reserve(50).await.expect("held"));
+    world.commit(&owed.reservation_id, None).await.expect("owed");
+    let week = std::time::Duration::from_secs(7 * 86_400);
+    let programme_id = world.programme.clone();
+    let requests = vec![
+        world.extend_request(&held.reservation_id, week),
+        world.extend_request(&owed.reservation_id, week),
+        world.extend_request(&id(), week),
+    ];
+    let request = pb::BatchExtendRequest { programme_id: programme_id.clone(), requests, validate_only: false };
+    let results = world.reservations().batch_extend(request.clone()).await.expect("a result each").into_inner().results;
+    let extended = results[0].response.as_ref().and_then(|r| r.reservation.as_ref()).expect("extended");
+    let end = |r: &pb::Reservation| r.expire_time.as_ref().map(|t| t.seconds).expect("a time");
+    assert!(end(extended) > end(&held), "it lasts longer");
+    short(failed(results[1].status.as_ref()), "RESERVATION_EXHAUSTED", &owed.reservation_id, None, 0);
+    refused(failed(results[2].status.as_ref()), Code::NotFound, "RESERVATION_NOT_FOUND");
+    let again = world.reservations().batch_extend(request).await.expect("a result each").into_inner().results;
+    assert!(again[0].replayed && again[0].response == results[0].response);
+
+    let entry = world.entry_of(&owed.reservation_id, pb::LedgerEntryKind::Commit).await;
+    let requests = vec![world.reverse_request(&entry), world.reverse_request(&entry)];
+    let request = pb::BatchReverseRequest { programme_id, requests, validate_only: true };
+    let rehearsed = world.reservations().batch_reverse(request.clone()).await.expect("a result each").into_inner().results;
+    let request = pb::BatchReverseRequest { validate_only: false, ..request };
+    let results = world.reservations().batch_reverse(request).await.expect("a result each").into_inner().results;
+    for results in [rehearsed, results] {
+        let undone = results[0].response.as_ref().and_then(|r| r.reservation.as_ref()).expect("undone");
+        assert_eq!(parts(undone), [50, 0, 0, 0]);
+        refused(failed(results[1].status.as_ref()), Code::FailedPrecondition, "ENTRY_REVERSED");
+    }
+    world.verified().await;
+}
+
+#[tokio::test]
 async fn a_batch_is_neither_empty_nor_beyond_a_thousand() {
     let world = World::new().await;
     for (count, rule) in [(0, "repeated.min_items"), (1_001, "repeated.max_items")] {

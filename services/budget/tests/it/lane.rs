@@ -46,6 +46,7 @@ fn operation(world: &World, command: Command) -> Operation {
         actor: "tester".into(),
         client: "tester".into(),
         trace_id: None,
+        is_callers: true,
     }
 }
 

@@ -79,3 +79,20 @@ async fn a_batch_is_rehearsed_as_a_whole() {
     let status = results[1].status.clone().expect("refused");
     assert!(results[0].response.is_some() && status.message.contains("VALIDATE_ONLY_MISMATCH"), "{status:?}");
 }
+
+#[tokio::test]
+async fn a_rehearsal_waits_for_nobody() {
+    let world = World::new().await;
+    let (member, held) = (id(), world.reserve(40).await.expect("held"));
+    let mut others = world.db().begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM envelope FOR UPDATE").execute(&mut *others).await.expect("locked");
+    sqlx::query("SELECT FROM reservation FOR UPDATE").execute(&mut *others).await.expect("locked");
+    let reserve = pb::ReserveRequest { validate_only: true, member_id: member, ..world.reserve_request(300) };
+    let rehearsed = world.reservations().reserve(reserve).await.expect("decided").into_inner();
+    assert_eq!(minor(rehearsed.envelope_available.as_ref()), ENVELOPE - 340);
+    let commit = pb::CommitRequest { validate_only: true, ..world.commit_request(&held.reservation_id, None) };
+    let rehearsed = world.reservations().commit(commit).await.expect("decided").into_inner();
+    assert_eq!(parts(rehearsed.reservation.as_ref().expect("owed")), [0, 40, 0, 0]);
+    others.rollback().await.expect("rolled back");
+    assert_eq!(world.balances().await, [40, 0, 0, ENVELOPE - 40]);
+}

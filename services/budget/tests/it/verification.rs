@@ -65,7 +65,7 @@ impl World {
         ProgrammeId::parse("programme_id", &self.programme).expect("an id")
     }
 
-    fn db(&self) -> Db {
+    pub fn db(&self) -> Db {
         Db::new(&self.budget.database.app_url, "budget", 2).expect("an address")
     }
 
@@ -89,7 +89,7 @@ async fn a_large_ledger_is_verified_in_the_background_and_by_parts_of_bounded_si
     let entries = ledger::grow(&world.budget.database.admin, world.programme_id().0, 4, 4).await.expect("a ledger");
     assert_eq!((entries, world.verify().await.entry_count), (48_004, entries));
 
-    let (db, scope) = (world.db(), Scope { size: 1_000, ..scope(world.programme_id()) });
+    let (db, scope) = (world.db(), Scope { size: 1_000, ..scope(world.programme_id(), 0) });
     let (mut course, mut parts) = (world.course(&db).await, 0);
     while !course.is_at_end() {
         let before = course.counts;
@@ -128,7 +128,7 @@ async fn a_large_ledger_is_verified_in_the_background_and_by_parts_of_bounded_si
 #[tokio::test]
 async fn what_is_written_meanwhile_is_no_alarm_and_what_was_bad_at_the_start_is_found() {
     let (world, entries) = eventful().await;
-    let (db, scope) = (world.db(), Scope { size: 4, ..scope(world.programme_id()) });
+    let (db, scope) = (world.db(), Scope { size: 4, ..scope(world.programme_id(), 0) });
     let member_id = id();
     world.set_limit(world.limit_request(&member_id, 50_000)).await.expect("a limit");
     // Between the parts money moves in the envelope that is being walked; as often as a part has entries, so that it comes to an end.
@@ -180,7 +180,7 @@ async fn what_is_written_meanwhile_is_no_alarm_and_what_was_bad_at_the_start_is_
 async fn a_verification_goes_on_where_a_process_that_is_gone_left_it() {
     let (world, entries) = eventful().await;
     // What another process did before it was killed: the chain, and some of the entries, with its lease.
-    let (db, scope) = (world.db(), Scope { size: 5, ..scope(world.programme_id()) });
+    let (db, scope) = (world.db(), Scope { size: 5, ..scope(world.programme_id(), 0) });
     let mut course = world.course(&db).await;
     while !matches!(&course.place, Place::Envelopes { open: Some(_), .. }) {
         assert_eq!(part(&db, &scope, &mut course).await, None);
@@ -267,4 +267,10 @@ async fn a_ledger_too_large_for_one_call_is_refused_at_once() {
     let report = world.verified_in_background().await;
     assert_eq!((report.state(), report.entry_count), (State::Failed, 300_014));
     assert!(report.finding.contains("entries give"), "{}", report.finding);
+}
+
+#[test]
+fn a_part_that_failed_is_tried_again_smaller_but_never_empty() {
+    let sizes = [0, 1, 2, 7, 63, 64, u32::MAX].map(|failures| scope(ProgrammeId(uuid::Uuid::nil()), failures).size);
+    assert_eq!(sizes, [20_000, 10_000, 5_000, 156, 100, 100, 100]);
 }

@@ -1,6 +1,6 @@
 //! What an operation locks and reads.
 
-use super::{Known, KnownOperations, MEMBER_LOCK, Operation};
+use super::{Known, KnownOperations, Locks, MEMBER_LOCK, Operation};
 use crate::{
     domain::{
         balances::{Balances, EntryKind, Parts},
@@ -21,32 +21,29 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
-/// Locks the envelopes that are named and those of the reservations that are, by id; then reads them with what their plans say, and the
-/// time. Members' limits, locked later, do not depend on the time.
-pub(super) async fn lock_envelopes(
-    conn: &mut PgConnection,
-    envelopes: &HashSet<EnvelopeId>,
-    reservations: &HashSet<ReservationId>,
-) -> Result<(BTreeMap<EnvelopeId, EnvelopeBook>, DateTime<Utc>), sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT envelope_id AS "envelope_id!", programme_id AS "programme_id!", plan_id AS "plan_id!",
-                  resource_class AS "resource_class!", has_children AS "has_children!", allocated AS "allocated!",
-                  reserved AS "reserved!", committed AS "committed!", spent AS "spent!", overrun_limit AS "overrun_limit!",
-                  sequence AS "sequence!", plan_state AS "plan_state!", period_start_time AS "period_start_time!",
-                  period_end_time AS "period_end_time!", read_time AS "read_time!"
-           FROM lock_envelopes($1, $2)"#,
-        &envelopes.iter().map(|id| id.0).collect::<Vec<_>>(),
-        &reservations.iter().map(|id| id.0).collect::<Vec<_>>(),
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    let now = match rows.first() {
-        Some(row) => row.read_time,
-        None => clock::now(conn).await?,
-    };
-    let mut books = BTreeMap::new();
-    for row in rows {
-        let book = EnvelopeBook {
+struct EnvelopeRow {
+    envelope_id: Uuid,
+    programme_id: Uuid,
+    plan_id: Uuid,
+    resource_class: String,
+    has_children: bool,
+    allocated: i64,
+    reserved: i64,
+    committed: i64,
+    spent: i64,
+    overrun_limit: i64,
+    sequence: i64,
+    plan_state: String,
+    period_start_time: DateTime<Utc>,
+    period_end_time: DateTime<Utc>,
+    read_time: DateTime<Utc>,
+}
+
+impl TryFrom<EnvelopeRow> for EnvelopeBook {
+    type Error = sqlx::Error;
+
+    fn try_from(row: EnvelopeRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
             programme: ProgrammeId(row.programme_id),
             plan: PlanId(row.plan_id),
             is_reserve: row.resource_class == ResourceClass::StrategicReserve.as_str(),
@@ -56,14 +53,63 @@ pub(super) async fn lock_envelopes(
             balances: Balances { allocated: row.allocated, reserved: row.reserved, committed: row.committed, spent: row.spent },
             overrun_limit: row.overrun_limit,
             sequence: row.sequence,
-        };
-        books.insert(EnvelopeId(row.envelope_id), book);
+        })
     }
-    Ok((books, now))
+}
+
+/// The envelopes that are named and those of the reservations that are, with what their plans say, and the time. Locks are taken by id
+/// before anything is read.
+pub(super) async fn envelopes(
+    conn: &mut PgConnection,
+    envelopes: &HashSet<EnvelopeId>,
+    reservations: &HashSet<ReservationId>,
+    locks: Locks,
+) -> Result<(BTreeMap<EnvelopeId, EnvelopeBook>, DateTime<Utc>), sqlx::Error> {
+    let envelopes: Vec<Uuid> = envelopes.iter().map(|id| id.0).collect();
+    let reservations: Vec<Uuid> = reservations.iter().map(|id| id.0).collect();
+    let rows = match locks {
+        Locks::Taken => {
+            sqlx::query_as!(
+                EnvelopeRow,
+                r#"SELECT envelope_id AS "envelope_id!", programme_id AS "programme_id!", plan_id AS "plan_id!",
+                          resource_class AS "resource_class!", has_children AS "has_children!", allocated AS "allocated!",
+                          reserved AS "reserved!", committed AS "committed!", spent AS "spent!", overrun_limit AS "overrun_limit!",
+                          sequence AS "sequence!", plan_state AS "plan_state!", period_start_time AS "period_start_time!",
+                          period_end_time AS "period_end_time!", read_time AS "read_time!"
+                   FROM lock_envelopes($1, $2)"#,
+                &envelopes,
+                &reservations,
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        }
+        Locks::None => {
+            sqlx::query_as!(
+                EnvelopeRow,
+                r#"SELECT e.envelope_id, e.programme_id, e.plan_id, e.resource_class, e.has_children, e.allocated, e.reserved, e.committed,
+                          e.spent, e.overrun_limit, e.sequence, p.state AS plan_state, p.period_start_time, p.period_end_time,
+                          koc_now() AS "read_time!"
+                   FROM envelope AS e
+                   JOIN plan AS p ON p.plan_id = e.plan_id
+                   WHERE e.envelope_id = ANY ($1)
+                      OR e.envelope_id IN (SELECT r.envelope_id FROM reservation AS r WHERE r.reservation_id = ANY ($2))"#,
+                &envelopes,
+                &reservations,
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        }
+    };
+    let now = match rows.first() {
+        Some(row) => row.read_time,
+        None => clock::now(conn).await?,
+    };
+    let books = rows.into_iter().map(|row| Ok((EnvelopeId(row.envelope_id), row.try_into()?)));
+    Ok((books.collect::<Result<_, sqlx::Error>>()?, now))
 }
 
 /// Keeps members from being given new limits meanwhile, in the order of their hashes.
-pub(super) async fn share_members(conn: &mut PgConnection, members: &HashSet<MemberId>) -> Result<(), sqlx::Error> {
+async fn share_members(conn: &mut PgConnection, members: &HashSet<MemberId>) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT pg_advisory_xact_lock_shared($1, m.hash)
          FROM (SELECT DISTINCT hashtext(id::text) AS hash FROM UNNEST($2::uuid[]) AS u (id) ORDER BY hash) AS m",
@@ -75,28 +121,64 @@ pub(super) async fn share_members(conn: &mut PgConnection, members: &HashSet<Mem
     Ok(())
 }
 
-/// Locks the limits of members that money of these plans counts towards, by key.
-pub(super) async fn lock_limits(
+struct LimitRow {
+    programme_id: Uuid,
+    member_id: Uuid,
+    period_start_time: DateTime<Utc>,
+    period_end_time: DateTime<Utc>,
+    amount: i64,
+    used: i64,
+}
+
+/// The limits of members that money of these plans counts towards, locked by key.
+pub(super) async fn limits(
     conn: &mut PgConnection,
     envelopes: &BTreeMap<EnvelopeId, EnvelopeBook>,
     members: &HashSet<MemberId>,
+    locks: Locks,
 ) -> Result<Vec<LimitUse>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
-         FROM member_limit AS l
-         WHERE l.programme_id = ANY ($1)
-           AND l.member_id = ANY ($2)
-           AND EXISTS (SELECT FROM plan AS p
-                       WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
-                         AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
-         ORDER BY l.programme_id, l.member_id, l.period_start_time
-         FOR NO KEY UPDATE OF l",
-        &envelopes.values().map(|e| e.programme.0).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
-        &members.iter().map(|m| m.0).collect::<Vec<_>>(),
-        &envelopes.values().map(|e| e.plan.0).collect::<HashSet<_>>().into_iter().collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
+    let programmes: Vec<Uuid> = envelopes.values().map(|e| e.programme.0).collect::<HashSet<_>>().into_iter().collect();
+    let plans: Vec<Uuid> = envelopes.values().map(|e| e.plan.0).collect::<HashSet<_>>().into_iter().collect();
+    let ids: Vec<Uuid> = members.iter().map(|m| m.0).collect();
+    let rows = match locks {
+        Locks::Taken => {
+            share_members(conn, members).await?;
+            sqlx::query_as!(
+                LimitRow,
+                "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
+                 FROM member_limit AS l
+                 WHERE l.programme_id = ANY ($1)
+                   AND l.member_id = ANY ($2)
+                   AND EXISTS (SELECT FROM plan AS p
+                               WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
+                                 AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
+                 ORDER BY l.programme_id, l.member_id, l.period_start_time
+                 FOR NO KEY UPDATE OF l",
+                &programmes,
+                &ids,
+                &plans,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+        Locks::None => {
+            sqlx::query_as!(
+                LimitRow,
+                "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
+                 FROM member_limit AS l
+                 WHERE l.programme_id = ANY ($1)
+                   AND l.member_id = ANY ($2)
+                   AND EXISTS (SELECT FROM plan AS p
+                               WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
+                                 AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)",
+                &programmes,
+                &ids,
+                &plans,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+    };
     let mut limits = Vec::with_capacity(rows.len());
     for row in rows {
         limits.push(LimitUse {

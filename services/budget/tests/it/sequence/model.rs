@@ -91,6 +91,7 @@ impl Model {
             actor: "tester".into(),
             client: "tests".into(),
             trace_id: None,
+            is_callers: true,
         }
     }
 
