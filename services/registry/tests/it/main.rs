@@ -13,6 +13,7 @@ mod http;
 mod leaderboard;
 mod list;
 mod list_plans;
+mod masking;
 mod member;
 mod merge;
 mod merge_property;
