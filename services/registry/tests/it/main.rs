@@ -15,6 +15,8 @@ mod list;
 mod list_plans;
 mod masking;
 mod member;
+mod member_feed;
+mod member_feed_load;
 mod merge;
 mod merge_property;
 mod plans;
