@@ -10,6 +10,7 @@ struct Options {
     field: ExtensionDescriptor,
     oneof: ExtensionDescriptor,
     personal: ExtensionDescriptor,
+    masked_by_method: ExtensionDescriptor,
     scope: ExtensionDescriptor,
 }
 
@@ -19,6 +20,7 @@ pub fn generate(pool: &DescriptorPool) -> String {
         field: extension("buf.validate.field"),
         oneof: extension("buf.validate.oneof"),
         personal: extension("koc.options.v1.personal"),
+        masked_by_method: extension("koc.options.v1.masked_by_method"),
         scope: extension("koc.options.v1.scope"),
     };
     let mut code = String::from("// Generated from the proto files; see build/rules.rs.\n");
@@ -32,13 +34,13 @@ pub fn generate(pool: &DescriptorPool) -> String {
 fn message_impl(code: &mut String, message: &MessageDescriptor, options: &Options) {
     let area = message.package_name().split('.').nth(1).unwrap_or_default();
     let mut check = String::new();
-    let mut strip = String::new();
+    let mut personal = String::new();
     for field in message.fields().filter(|f| f.containing_oneof().is_none_or(|o| o.is_synthetic())) {
         check_field(&mut check, &field, options);
-        strip_field(&mut strip, &field, options);
+        personal_field(&mut personal, &field, options);
     }
     for oneof in message.oneofs().filter(|o| !o.is_synthetic()) {
-        oneof_rules(&mut check, &mut strip, message, &oneof, options);
+        oneof_rules(&mut check, &mut personal, message, &oneof, options);
     }
     let programme = match message.get_field_by_name("programme_id") {
         Some(_) => "Some(self.programme_id.as_str())",
@@ -57,12 +59,13 @@ fn message_impl(code: &mut String, message: &MessageDescriptor, options: &Option
          const NAME: &'static str = \"{name}\";\n\
          const DOMAIN: &'static str = \"{area}.koc\";\n\
          fn check(&self, {c}: &mut crate::rules::Checker) {{\n{check}}}\n\
-         fn strip_personal(&mut self) {{\n{strip}}}\n\
+         fn each_personal(&mut self, {act}: crate::rules::Act) {{\n{personal}}}\n\
          fn programme_id(&self) -> Option<&str> {{ {programme} }}\n\
          fn request_id(&self) -> Option<&str> {{ {request_id} }}\n}}",
         name = message.full_name(),
         ty = rust_type(message),
         c = arg(&check, "c"),
+        act = arg(&personal, "act"),
     )
     .expect("writing to a string");
 }
@@ -104,25 +107,31 @@ fn check_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
 }
 
 /// A oneof holds messages of ours, each with rules of its own; it may have to be set.
-fn oneof_rules(check: &mut String, strip: &mut String, message: &MessageDescriptor, oneof: &OneofDescriptor, options: &Options) {
+fn oneof_rules(
+    check: &mut String,
+    personal: &mut String,
+    message: &MessageDescriptor,
+    oneof: &OneofDescriptor,
+    options: &Options,
+) {
     let name = oneof.name();
     let required = flag(rules_of(oneof.options(), &options.oneof).as_ref(), "required");
     let module = rust_type(message).replace(message.name(), &snake(message.name()));
     writeln!(check, "match &self.{name} {{").expect("writing to a string");
-    writeln!(strip, "match &mut self.{name} {{").expect("writing to a string");
+    writeln!(personal, "match &mut self.{name} {{").expect("writing to a string");
     for field in oneof.fields() {
         let ours = matches!(field.kind(), Kind::Message(inner) if inner.package_name().starts_with("koc."));
-        let personal = field.options().get_extension(&options.personal).as_bool() == Some(true);
-        let bare = rules_of(field.options(), &options.field).is_none() && !personal;
+        let marked = is_marked(&field, &options.personal);
+        let bare = rules_of(field.options(), &options.field).is_none() && !marked;
         assert!(ours && bare, "{}: a oneof holds messages of the suite without rules on the field", field.full_name());
         let (field, variant) = (field.name(), format!("{module}::{}::{}", camel(name), camel(field.name())));
         writeln!(check, "Some({variant}(v)) => {{ c.enter(\"{field}\"); crate::rules::Rules::check(v, c); c.leave(); }}")
             .expect("writing to a string");
-        writeln!(strip, "Some({variant}(v)) => crate::rules::Rules::strip_personal(v),").expect("writing to a string");
+        writeln!(personal, "Some({variant}(v)) => crate::rules::Rules::each_personal(v, act),").expect("writing to a string");
     }
     let missing = if required { format!("c.enter(\"{name}\"); c.missing(); c.leave();") } else { String::new() };
     writeln!(check, "None => {{ {missing} }}\n}}").expect("writing to a string");
-    writeln!(strip, "None => {{}}\n}}").expect("writing to a string");
+    writeln!(personal, "None => {{}}\n}}").expect("writing to a string");
 }
 
 /// `response_curve` to `ResponseCurve`, as prost names the variants of a oneof.
@@ -221,17 +230,22 @@ fn scalar_rules(field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Stri
     tests
 }
 
-fn strip_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
+fn is_marked(field: &FieldDescriptor, option: &ExtensionDescriptor) -> bool {
+    field.options().get_extension(option).as_bool() == Some(true)
+}
+
+fn personal_field(code: &mut String, field: &FieldDescriptor, options: &Options) {
     let name = field.name();
-    if field.options().get_extension(&options.personal).as_bool() == Some(true) {
-        writeln!(code, "self.{name} = Default::default();").expect("writing to a string");
+    if is_marked(field, &options.personal) {
+        let by_method = is_marked(field, &options.masked_by_method);
+        writeln!(code, "act(&mut self.{name}, {by_method});").expect("writing to a string");
         return;
     }
     if let Kind::Message(inner) = field.kind()
         && inner.package_name().starts_with("koc.")
     {
         // A list and an option both iterate over what they hold.
-        writeln!(code, "for v in self.{name}.iter_mut() {{ crate::rules::Rules::strip_personal(v); }}")
+        writeln!(code, "for v in self.{name}.iter_mut() {{ crate::rules::Rules::each_personal(v, act); }}")
             .expect("writing to a string");
     }
 }

@@ -1,16 +1,20 @@
-//! The one place where requests are validated: the codec that every generated server and client uses. Streams too: each
-//! message is checked as it is decoded.
+//! The one place where requests are validated and what is personal in answers is masked: the codec that every generated server and client
+//! uses. Streams too: each message is checked as it is decoded, and masked before it is encoded. So no method can forget it, and a field
+//! that is marked personal tomorrow is masked wherever it is answered.
 
-use crate::rules::{Rules, Violation};
+use crate::{
+    personal::{Sight, sight},
+    rules::{Rules, Violation},
+};
 use std::{collections::HashMap, marker::PhantomData};
 use tonic::{
     Code, Status,
-    codec::{Codec, DecodeBuf, Decoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// A prost codec whose decoder refuses requests that break the rules in their proto.
+/// A prost codec whose decoder refuses requests that break the rules in their proto, and whose encoder masks answers.
 #[derive(Debug, Clone)]
 pub struct ValidatingCodec<T, U>(PhantomData<(T, U)>);
 
@@ -22,20 +26,40 @@ impl<T, U> Default for ValidatingCodec<T, U> {
 
 impl<T, U> Codec for ValidatingCodec<T, U>
 where
-    T: prost::Message + Send + 'static,
+    T: prost::Message + Rules + Send + 'static,
     U: prost::Message + Rules + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = MaskingEncoder<T>;
     type Decoder = ValidatingDecoder<U>;
 
+    /// A server asks for it within the call, even where the answer is a stream that is encoded after it.
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::default().encoder()
+        MaskingEncoder { inner: ProstCodec::<T, U>::default().encoder(), masks: !T::REQUEST && sight() == Sight::Masked }
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         ValidatingDecoder(ProstCodec::<T, U>::default().decoder())
+    }
+}
+
+/// Masks, then encodes. Requests, which a client sends, go as they are.
+#[derive(Debug)]
+pub struct MaskingEncoder<T> {
+    inner: ProstEncoder<T>,
+    masks: bool,
+}
+
+impl<T: prost::Message + Rules> Encoder for MaskingEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, mut item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        if self.masks {
+            item.mask_personal();
+        }
+        self.inner.encode(item, buf)
     }
 }
 

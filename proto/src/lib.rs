@@ -1,8 +1,9 @@
 //! Contracts of the KOC Suite: the messages and services of `koc/**/*.proto`, with what stands in them beyond shapes:
 //! validation ([`rules::Rules`], enforced by [`codec::ValidatingCodec`] on every request), scopes ([`METHODS`]) and personal
-//! fields.
+//! fields ([`personal`], masked by the same codec in every answer).
 
 pub mod codec;
+pub mod personal;
 pub mod rules;
 
 use prost::Message;

@@ -1,7 +1,11 @@
 //! What the generated checks are made of. A check visits every rule of a message and collects all violations; it allocates
 //! only when one is found.
 
+use crate::personal::Personal;
 use std::collections::HashSet;
+
+/// What is done to a personal field; the flag says that its method masks it.
+pub type Act = fn(&mut dyn Personal, bool);
 
 /// What a message knows of itself beyond its shape. Generated for each message of the suite.
 pub trait Rules {
@@ -13,12 +17,26 @@ pub trait Rules {
     const DOMAIN: &'static str;
     /// Reports each broken rule of this message and those within.
     fn check(&self, c: &mut Checker);
-    /// Empties the fields marked personal, here and within.
-    fn strip_personal(&mut self);
+    /// Does something to each field marked personal, here and within.
+    fn each_personal(&mut self, act: Act);
     /// The programme it belongs to, for messages that name one.
     fn programme_id(&self) -> Option<&str>;
     /// The id that makes a retry of it safe, for requests that carry one.
     fn request_id(&self) -> Option<&str>;
+
+    /// Empties the fields marked personal, here and within.
+    fn strip_personal(&mut self) {
+        self.each_personal(|field, _| field.clear());
+    }
+
+    /// Masks the fields marked personal, here and within, but for those that their method masks: see [`crate::personal::mask`].
+    fn mask_personal(&mut self) {
+        self.each_personal(|field, by_method| {
+            if !by_method {
+                field.mask();
+            }
+        });
+    }
 
     /// All broken rules; empty when there is none.
     fn violations(&self) -> Vec<Violation> {

@@ -239,6 +239,17 @@ fn personal_fields_are_text_and_no_fact_has_one() {
     assert_none(wrong.collect());
 }
 
+#[test]
+fn a_method_masks_itself_only_what_the_values_beside_it_decide() {
+    let pool = pool();
+    let [personal, by_method] = ["personal", "masked_by_method"].map(|name| extension(&pool, &format!("koc.options.v1.{name}")));
+    let is = |f: &FieldDescriptor, option: &ExtensionDescriptor| f.options().get_extension(option).as_bool() == Some(true);
+    let fields = messages(&pool).flat_map(|m| m.fields().collect::<Vec<_>>());
+    let found: Vec<_> = fields.filter(|f| is(f, &by_method)).map(|f| (f.full_name().to_owned(), is(&f, &personal))).collect();
+    let expected = ["before", "after"].map(|name| (format!("koc.registry.v1.FieldChange.{name}"), true));
+    assert_eq!(found, expected, "each of these needs a test of its method");
+}
+
 /// Paths, as source info has them, of what a file declares, with names. The values of an enum may speak for themselves.
 fn declared(file: &FileDescriptorProto) -> Vec<(Vec<i32>, String)> {
     let mut all = Vec::new();

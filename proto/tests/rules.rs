@@ -196,3 +196,39 @@ fn exactly_the_marked_fields_are_emptied() {
     let profile = member.profile.expect("it stays");
     assert_eq!((member.member_id.as_str(), profile.display_name.as_str(), profile.region_code.as_str()), ("m", "", "CN-SH"));
 }
+
+#[test]
+fn what_is_marked_is_masked_where_it_says_something_but_for_what_its_method_masks() {
+    let history = pb::MemberHistoryEntry {
+        actor: "crm".into(),
+        reason: "moved".into(),
+        fields: vec![pb::FieldChange { path: "tier_id".into(), before: "BASE".into(), after: "CORE".into(), masked: false }],
+        ..Default::default()
+    };
+    let mut masked = history.clone();
+    masked.mask_personal();
+    assert_eq!(masked, pb::MemberHistoryEntry { reason: "m*".into(), ..history });
+    let mut member = pb::Member {
+        profile: Some(pb::MemberProfile {
+            display_name: "林晓梅".into(),
+            email: "lin@example.com".into(),
+            region_code: "CN-SH".into(),
+            channels: vec![pb::Channel { platform: "WEIBO".into(), handle: "lin".into(), followers: Some(7) }],
+            tags: vec!["owner".into(), "a".into()],
+            ..Default::default()
+        }),
+        external_identities: vec![pb::ExternalIdentity { source_system: "crm".into(), external_id: "77".into() }],
+        ..Default::default()
+    };
+    member.mask_personal();
+    let expected = pb::MemberProfile {
+        display_name: "林*".into(),
+        email: "l***@e***.com".into(),
+        region_code: "CN-SH".into(),
+        channels: vec![pb::Channel { platform: "WEIBO".into(), handle: "l*".into(), followers: Some(7) }],
+        tags: vec!["o*".into(), "*".into()],
+        ..Default::default()
+    };
+    assert_eq!(member.profile, Some(expected));
+    assert_eq!(member.external_identities[0].external_id, "7*");
+}

@@ -7,7 +7,10 @@ use crate::{
     fault::Fault,
 };
 use futures::{FutureExt, future::BoxFuture};
-use koc_proto::rules::Method;
+use koc_proto::{
+    personal::{Sight, seen},
+    rules::Method,
+};
 use opentelemetry::{KeyValue, metrics::Histogram};
 use std::{
     collections::HashMap,
@@ -22,6 +25,8 @@ use tonic::body::Body;
 const MAX_CALLS: usize = 2_048;
 /// Buckets of the durations of calls: those that OpenTelemetry's conventions for RPC name.
 const DURATION_BOUNDARIES_SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// How the scope ends with which a service's callers see what is personal.
+const PERSONAL_SCOPE: &str = ".pii";
 /// What anyone may ask: health and reflection say what the server is. All else needs a scope, or is not there.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
@@ -36,6 +41,8 @@ struct Shared {
     keys: Keys,
     slots: Arc<Semaphore>,
     domain: &'static str,
+    /// With it callers see what is personal, where one of the methods declares it; without such a scope everybody does.
+    personal_scope: Option<&'static str>,
     duration: Histogram<f64>,
 }
 
@@ -63,7 +70,9 @@ impl Admission {
             .with_description("Time from a call's arrival to its answer's head")
             .with_boundaries(DURATION_BOUNDARIES_SECONDS.to_vec())
             .build();
-        Ok(Self(Arc::new(Shared { methods, keys, slots: Arc::new(Semaphore::new(MAX_CALLS)), domain, duration })))
+        let personal_scope = methods.values().map(|method| method.scope).find(|scope| scope.ends_with(PERSONAL_SCOPE));
+        let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        Ok(Self(Arc::new(Shared { methods, keys, slots, domain, personal_scope, duration })))
     }
 }
 
@@ -85,6 +94,13 @@ impl Shared {
         }
         let actor = headers.get(ACTOR_HEADER).map(|v| v.to_str().unwrap_or_default());
         act_as(caller, actor)
+    }
+
+    fn sight(&self, caller: &Caller) -> Sight {
+        match self.personal_scope {
+            Some(scope) if !caller.has_scope(scope) => Sight::Masked,
+            _ => Sight::Whole,
+        }
     }
 
     fn turn_away(&self, method: &Method, started: Instant, fault: Fault) -> http::Response<Body> {
@@ -152,11 +168,12 @@ where
         let asked = request.headers().get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(parse_timeout);
         let deadline = started + asked.unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
         let current = Current { deadline, actor: caller.actor.clone() };
+        let sight = shared.sight(&caller);
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(current.clone());
         let work = self.inner.call(request);
         Box::pin(async move {
-            let work = AssertUnwindSafe(scope(current, work)).catch_unwind();
+            let work = AssertUnwindSafe(scope(current, seen(sight, work))).catch_unwind();
             let answer = match tokio::time::timeout_at(deadline, work).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_)) => {

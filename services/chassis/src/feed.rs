@@ -29,6 +29,13 @@ pub struct Page {
     pub time: DateTime<Utc>,
 }
 
+/// How far a feed is, and the history that its positions are of.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Head {
+    pub epoch: Uuid,
+    pub position: i64,
+}
+
 /// A service's feed.
 #[derive(Clone)]
 pub struct Feed {
@@ -81,13 +88,7 @@ impl Feed {
 
     /// One page after a position.
     pub async fn list(&self, programme: Option<ProgrammeId>, after: i64, size: i64) -> Result<Page, Fault> {
-        let (page, dropped) = self.read(programme, after, size).await.map_err(|error| {
-            let fault = Fault::of_database(&error);
-            if fault.code == tonic::Code::Internal {
-                tracing::error!(error = %error, "the feed could not be read");
-            }
-            fault
-        })?;
+        let (page, dropped) = self.read(programme, after, size).await.map_err(unread)?;
         if after > page.head {
             let message = format!("position {after} is beyond the head at {}", page.head);
             return Err(Fault::refused("POSITION_AHEAD", message).with("head_position", page.head));
@@ -102,6 +103,12 @@ impl Feed {
             return Err(fault.with("head_position", page.head));
         }
         Ok(page)
+    }
+
+    /// How far it is.
+    pub async fn head(&self) -> Result<Head, Fault> {
+        let head = sqlx::query_as("SELECT epoch, position FROM feed_head").fetch_one(self.db.pool()).await;
+        head.map_err(unread)
     }
 
     /// A page, and up to where facts were dropped as far as that matters to it.
@@ -181,6 +188,14 @@ impl Feed {
         });
         Ok(receiver)
     }
+}
+
+fn unread(error: sqlx::Error) -> Fault {
+    let fault = Fault::of_database(&error);
+    if fault.code == tonic::Code::Internal {
+        tracing::error!(error = %error, "the feed could not be read");
+    }
+    fault
 }
 
 /// Makes parts of the feed's table ahead of the head, and drops those whose facts are all older than `days`. A failure is logged; the next

@@ -11,6 +11,7 @@ mod message;
 mod openapi;
 mod route;
 
+pub use answer::canonical;
 pub use route::BadRule;
 
 use crate::{

@@ -7,6 +7,7 @@ mod import;
 mod migrate;
 mod serve;
 mod token;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ enum Command {
     /// Bring data in from files.
     #[command(subcommand)]
     Import(import::Import),
+    /// Follow what happens, as lines of JSON.
+    #[command(subcommand)]
+    Watch(watch::Watch),
     /// Play the whole loop on a sample, as a client would: two quarters, from a CRM export to decisions.
     Demo(demo::Demo),
     /// Run everything on this machine, with nothing else needed: Postgres, the four services, the demo.
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Migrate(command) => on_all_cores(command.run()),
         Command::Token(command) => command.run(),
         Command::Import(command) => on_all_cores(command.run()),
+        Command::Watch(command) => on_all_cores(command.run()),
         Command::Demo(command) => on_all_cores(command.run()),
         // Its children end with the thread that started them, so that is the main one.
         Command::Dev(command) => command.run(),

@@ -7,6 +7,7 @@ mod badge;
 mod feed;
 mod honour;
 mod member;
+mod member_feed;
 mod points;
 mod programme;
 mod sync;
@@ -40,6 +41,7 @@ macro_rules! served {
 /// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other.
 pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
     let gate = service.gate::<Error>();
+    let follow = member_feed::MemberFeedApi::new(gate.clone(), service.feed().clone(), stop.clone());
     let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
         .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone(), members)))
@@ -52,5 +54,6 @@ pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: Cancellatio
         .add_service(served!(pb::points_service_server::PointsServiceServer<_>, points::PointsApi::new(gate.clone())))
         .add_service(served!(pb::badge_service_server::BadgeServiceServer<_>, badge::BadgeApi::new(gate.clone())))
         .add_service(served!(pb::honour_service_server::HonourServiceServer<_>, honour::HonourApi::new(gate)))
+        .add_service(served!(pb::member_feed_service_server::MemberFeedServiceServer<_>, follow))
         .add_service(served!(pb::feed_service_server::FeedServiceServer<_>, feed))
 }

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod history;
 pub mod leaderboard;
 pub mod member;
+pub mod member_feed;
 pub mod member_list;
 pub mod merge;
 pub mod points;

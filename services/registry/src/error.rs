@@ -8,7 +8,7 @@ use crate::domain::{
     points::{self, EntryId},
 };
 use koc_chassis::{
-    fault::Violation,
+    fault::{Fault, Violation},
     ids::{MemberId, ProgrammeId},
     lane::{Shared, Unserved},
 };
@@ -59,6 +59,12 @@ pub enum Error {
     AwardNotFound { award: AwardId },
     #[error("the award was revoked before")]
     AwardRevoked { award: AwardId },
+    #[error("what comes after this position is not kept any more: begin again with a snapshot")]
+    PositionDropped,
+    #[error("the feed was begun anew or restored since this position was given: begin again with a snapshot")]
+    EpochChanged,
+    #[error("the feed: {}", .0.message)]
+    Feed(Fault),
     #[error("{} fields break a rule", .0.len())]
     Invalid(Vec<Violation>),
     #[error("the service is going away")]
@@ -81,5 +87,16 @@ impl From<Vec<Violation>> for Error {
 impl From<Violation> for Error {
     fn from(violation: Violation) -> Self {
         Self::Invalid(vec![violation])
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault.reason.as_str() {
+            "POSITION_DROPPED" => Self::PositionDropped,
+            // A position that this feed gave cannot be ahead of it.
+            "POSITION_AHEAD" => Self::EpochChanged,
+            _ => Self::Feed(fault),
+        }
     }
 }

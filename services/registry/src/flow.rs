@@ -4,6 +4,7 @@ pub mod apply_batch;
 pub mod award_badges;
 pub mod expire_points;
 pub mod find_members;
+pub mod follow_members;
 pub mod merge_members;
 pub mod move_points;
 pub mod rank_members;

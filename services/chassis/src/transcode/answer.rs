@@ -5,8 +5,8 @@ use crate::{fault::reason_of, gate::REPLAYED_HEADER};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use koc_proto::DESCRIPTORS;
-use prost::bytes::Bytes;
+use koc_proto::{DESCRIPTORS, rules::Rules};
+use prost::{Message, bytes::Bytes};
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::{Value as Json, json};
 use std::io::Write;
@@ -173,6 +173,13 @@ fn to_json(route: &Route, message: &[u8]) -> Result<Bytes, Status> {
     let mut json = Vec::with_capacity(256);
     message.serialize_with_options(&mut serde_json::Serializer::new(&mut json), &all_fields()).map_err(|error| lost(&error))?;
     Ok(json.into())
+}
+
+/// A message of ours in canonical JSON, as it is answered; None for one that the contracts do not know.
+pub fn canonical<M: Rules + Message>(message: &M) -> Option<Json> {
+    let descriptor = DESCRIPTORS.get_message_by_name(M::NAME)?;
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok()?;
+    message.serialize_with_options(serde_json::value::Serializer, &all_fields()).ok()
 }
 
 /// Zeros, empty texts and lists are written too, so that a reader finds every field; what is absent is left out.

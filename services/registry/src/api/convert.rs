@@ -5,6 +5,7 @@ use crate::domain::{
     consent::{Consent, Purpose},
     history::ChangeKind,
     member::{ExternalIdentity, Member, State, TrustLevel},
+    member_feed::EventKind,
     points::Kind,
     profile::{Channel, Motivation, Profile, Vehicle},
     programme::Programme,
@@ -45,6 +46,10 @@ macro_rules! wire_enum {
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
     MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack }
+    MemberEventKind = EventKind {
+        Snapshot, Created, Updated, Suspended, Reinstated, Merged, Unmerged, TierChanged, PointsChanged, TitleChanged, BadgeAwarded,
+        BadgeRevoked, Erased
+    }
     MemberState = State { Active, Suspended }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }

@@ -63,6 +63,9 @@ impl ServiceError for Error {
                 Fault::not_found("AWARD_NOT_FOUND", text).with("resource_type", "badge award").with("resource_id", award)
             }
             Self::AwardRevoked { award } => Fault::refused("AWARD_REVOKED", text).with("subject", award),
+            Self::PositionDropped => Fault::refused("POSITION_DROPPED", text),
+            Self::EpochChanged => Fault::refused("EPOCH_CHANGED", text),
+            Self::Feed(fault) => fault.clone(),
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
             Self::Unserved(unserved) => unserved.fault(),

@@ -105,6 +105,19 @@ pub async fn get_own(conn: &mut PgConnection, programme: ProgrammeId, id: Member
     rows(conn, programme, &[id.0]).await?.pop().map(|row| row.into_member(programme)).transpose()
 }
 
+/// As [`get_own`], of many, each with the member that it is merged into.
+pub async fn get_all_own(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    ids: &[Uuid],
+) -> Result<HashMap<MemberId, (Member, Option<MemberId>)>, sqlx::Error> {
+    let own = |row: MemberRow| {
+        let (id, winner) = (MemberId(row.member_id), row.merged_into.map(MemberId));
+        Ok((id, (row.into_member(programme)?, winner)))
+    };
+    rows(conn, programme, ids).await?.into_iter().map(own).collect()
+}
+
 async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<MemberRow>, sqlx::Error> {
     let rows = sqlx::query_as!(
         MemberRow,

@@ -1,8 +1,8 @@
 //! Who may call what.
 
 use crate::world::{
-    Badges, Feed, Honours, Members, Points, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city, programme_request,
-    refused, row,
+    Badges, Feed, Honours, MemberFeed, Members, Points, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city,
+    programme_request, refused, row,
 };
 use koc_chassis::token::all_scopes;
 use koc_proto::koc::registry::v1 as pb;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 41] = [
+const SCOPES: [(&str, &str); 42] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -53,6 +53,7 @@ const SCOPES: [(&str, &str); 41] = [
     ("list_leaderboard", "registry.honour.read"),
     ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
+    ("list_member_changes", "registry.member.watch"),
 ];
 
 /// Calls every method with a message that holds, and gives what each was told.
@@ -191,7 +192,9 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     call!(honours.get_standing(world.standing_request(&member_id)));
     call!(honours.list_leaderboard(world.board_request("")));
     call!(honours.get_leaderboard_position(world.position_request(&member_id, 0)));
-    call!(feed.list_changes(pb::ListChangesRequest { programme_id, after_position: 0, page_size: 0 }));
+    call!(feed.list_changes(pb::ListChangesRequest { programme_id: programme_id.clone(), after_position: 0, page_size: 0 }));
+    let mut follow = MemberFeed::new(channel());
+    call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id, ..Default::default() }));
     told
 }
 

@@ -23,6 +23,7 @@ pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
 pub type Badges = pb::badge_service_client::BadgeServiceClient<TestChannel>;
 pub type Honours = pb::honour_service_client::HonourServiceClient<TestChannel>;
 pub type Feed = pb::feed_service_client::FeedServiceClient<TestChannel>;
+pub type MemberFeed = pb::member_feed_service_client::MemberFeedServiceClient<TestChannel>;
 
 /// How long something may take that happens by itself.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,6 +99,10 @@ impl World {
 
     pub fn feed(&self) -> Feed {
         Feed::new(self.channel.clone())
+    }
+
+    pub fn follow(&self) -> MemberFeed {
+        MemberFeed::new(self.channel.clone())
     }
 
     pub fn create_request(&self, profile: pb::MemberProfile) -> pb::CreateMemberRequest {
