@@ -165,7 +165,7 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Ke
     }));
     if !members.is_empty() {
         read::share_members(conn, &members).await?;
-        books.limits = read::lock_limits(conn, &books.envelopes, &members).await?;
+        (books.limits, books.persons) = read::lock_limits(conn, &books.envelopes, &members).await?;
     }
     let mut known = match keys {
         Keys::Any => read::known(conn, operations.iter()).await?,
@@ -182,8 +182,9 @@ pub async fn execute(conn: &mut PgConnection, operations: &[Operation], keys: Ke
             executed.answers.push(known.answer(&operation.key.hash));
             continue;
         }
-        let trespass = operation.is_callers().then(|| books.trespass(operation.programme(), &operation.command)).flatten();
-        let decision = match trespass {
+        let barred =
+            |programme| books.trespass(programme, &operation.command).or_else(|| books.bars(programme, &operation.command));
+        let decision = match operation.is_callers().then(|| barred(operation.programme())).flatten() {
             Some(refusal) => Decision { postings: Vec::new(), outcome: Outcome::Refused(refusal) },
             None => books.decide(operation.programme(), &operation.command, now)?,
         };

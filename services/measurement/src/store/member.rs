@@ -3,8 +3,10 @@
 use koc_chassis::{
     follow::Known,
     ids::{MemberId, ProgrammeId},
+    members,
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// Members with outputs or decisions, by id, after one.
 pub async fn known(conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
@@ -23,4 +25,15 @@ pub async fn known(conn: &mut PgConnection, after: Known, limit: i64) -> Result<
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| Known { member: MemberId(row.member_id), programme: ProgrammeId(row.programme_id) }).collect())
+}
+
+/// The ids of a person: the one that goes on, then those that lead to it. None for no member.
+pub async fn ids(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: Option<MemberId>,
+) -> Result<Option<Vec<Uuid>>, sqlx::Error> {
+    let Some(member) = member else { return Ok(None) };
+    let group = members::group(conn, programme, member).await?;
+    Ok(Some(group.into_iter().map(|id| id.0).collect()))
 }

@@ -16,6 +16,7 @@ mod list_plans;
 mod member;
 mod merge;
 mod merge_property;
+mod parting;
 mod plans;
 mod points;
 mod points_property;
