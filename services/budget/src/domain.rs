@@ -81,5 +81,6 @@ pub mod reserve_policy;
 pub mod cost;
 pub mod resource;
 
+pub mod barred;
 pub mod grant;
 pub mod stock;

@@ -5,6 +5,7 @@ use crate::{
         amendment::{AmendmentStage, AmendmentStandstill},
         approval::NotApproved,
         balances::Imbalance,
+        barred::Barred,
         cost::{CostError, rate_table::TableKind},
         grant::{Grant, GrantStandstill, Mismatch, Stage as GrantStage},
         period::Period,
@@ -23,6 +24,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use koc_chassis::{
     fault::Violation,
     lane::{Shared, Unserved},
+    members::Purpose,
     money::Currency,
 };
 
@@ -143,8 +145,10 @@ pub enum Error {
     GrantState { grant: GrantId, is: GrantStage },
     #[error("member {0} does not exist")]
     MemberNotFound(MemberId),
-    #[error("member {0} does not take part any more")]
-    ConsentWithdrawn(MemberId),
+    #[error("member {0} is suspended")]
+    MemberSuspended(MemberId),
+    #[error("the member withdrew its consent to {}", .purpose.name())]
+    ConsentWithdrawn { member: MemberId, purpose: Purpose },
     #[error("the member does not fit: {0:?}")]
     EligibilityReasonRequired(Vec<Mismatch>),
     #[error("what is told needs an agreement not to disclose it")]
@@ -242,6 +246,14 @@ impl Error {
             DrawStandstill::ApproverIsRequester => Self::ApproverIsRequester,
             DrawStandstill::ApproverRepeated => Self::ApproverRepeated,
             DrawStandstill::IsTopUp { first } => Self::DrawIsTopUp { draw, first },
+        }
+    }
+
+    /// Why nothing is handed out to a member.
+    pub fn of_barred(member: MemberId, barred: Barred) -> Self {
+        match barred {
+            Barred::Suspended => Self::MemberSuspended(member),
+            Barred::Withdrew(purpose) => Self::ConsentWithdrawn { member, purpose },
         }
     }
 

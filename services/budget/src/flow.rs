@@ -12,5 +12,7 @@ pub mod hold_reserve;
 pub mod lapse;
 pub mod verify_ledger;
 
+pub mod follow_registry;
+
 pub mod estimate_cost;
 pub mod move_grant;

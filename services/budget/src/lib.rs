@@ -19,13 +19,16 @@ pub use config::Config;
 use crate::{
     domain::{amendment::Amendment, reserve_draw::Draw},
     flow::{
+        follow_registry::FollowRegistry,
         lane::{self, Lane},
         lapse::{Lapse, Waiting},
         verify_ledger,
     },
 };
 use koc_chassis::{
+    consumer::Consumer,
     feed::Feed,
+    follow::{self, Follower},
     lane::Reading,
     postgres::Schema,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
@@ -67,13 +70,18 @@ const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often envelopes' balances are noted, for those that have moved much.
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
 
+koc_chassis::feed_source!(RegistryFeed, koc_proto::koc::registry::v1);
+
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     anyhow::ensure!(config.common.feed_days.is_none(), "this feed is kept for good: KOC_FEED_DAYS is not for it");
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
     let registry = service.peer(&config.registry.registry_url)?;
     let members = peer::Members::new(registry.clone());
-    let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry));
+    let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry.clone()));
+    let follower = Follower::new(service.db().clone(), registry.clone(), FollowRegistry);
+    let feed = Arc::new(RegistryFeed(registry));
+    service.consume(Consumer::new(service.db().clone(), follow::SOURCE, feed, Arc::new(follower)));
 
     service.on_sequenced(Arc::new(flow::chain_ledger::Chain));
     service.run_jobs(Draw::KIND, Arc::new(Lapse::<Draw>::new(service.db().clone())));

@@ -4,14 +4,17 @@
 
 use crate::{
     domain::{
+        barred,
         grant::{Standing, ValueType},
         plan::ResourceClass,
+        resource_kind::ResourceKind,
     },
     error::Error,
     ids::{MemberId, ProgrammeId},
     store,
 };
 use koc_chassis::{
+    follow,
     money::Currency,
     peer::{PeerChannel, is_transient},
     postgres::Db,
@@ -104,9 +107,10 @@ impl Members {
         answer.into_inner().member.ok_or(Error::MemberNotFound(member))
     }
 
-    /// Checks that the member's consent to take part stands now; without an answer nothing is handed out.
-    pub async fn consents(&self, programme: ProgrammeId, member: MemberId) -> Result<(), Error> {
-        if participates(&self.member(programme, member).await?) { Ok(()) } else { Err(Error::ConsentWithdrawn(member)) }
+    /// Checks that nothing bars the member from a thing of this kind now; without an answer nothing is handed out.
+    pub async fn check(&self, programme: ProgrammeId, member: MemberId, kind: ResourceKind) -> Result<(), Error> {
+        let found = self.member(programme, member).await?;
+        barred::from_kind(kind, &follow::standing(&found)).map_or(Ok(()), |why| Err(Error::of_barred(member, why)))
     }
 
     /// What matters of a member for a grant, as it is now. A tier that the programme does not have any more is taken for the lowest class.
@@ -133,13 +137,8 @@ impl Members {
             class,
             value_types: value_types.collect(),
             trusted: !matches!(found.trust_level(), pb::TrustLevel::New | pb::TrustLevel::Unspecified),
-            participates: participates(&found),
+            member: MemberId::parse("member_id", &found.member_id).map_err(|_| Error::MemberNotFound(member))?,
+            standing: follow::standing(&found),
         })
     }
-}
-
-/// Without a word on it, joining was the consent.
-fn participates(member: &pb::Member) -> bool {
-    let consents = member.profile.as_ref().map(|profile| profile.consents.as_slice()).unwrap_or_default();
-    !consents.iter().any(|consent| consent.purpose() == pb::ConsentPurpose::Participation && !consent.granted)
 }

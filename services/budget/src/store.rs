@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod estimate;
 pub mod grant;
 pub mod ledger;
+pub mod member;
 pub mod member_limit;
 pub mod memo;
 pub mod operation;

@@ -3,13 +3,14 @@
 
 use crate::{
     context::{self, Current, MAX_DEADLINE},
-    fault::is_transient,
+    fault::{Violation, is_transient, reason_of},
+    ids::ProgrammeId,
     peer::{self, PeerChannel},
     postgres::Db,
 };
 use async_trait::async_trait;
 use futures::{FutureExt, stream::BoxStream};
-use koc_proto::koc::feed::v1::Change;
+use koc_proto::{koc::feed::v1::Change, rules::Rules};
 use opentelemetry::{KeyValue, metrics::Gauge, trace::TraceContextExt};
 use prost::Message;
 use sqlx::{Acquire, PgConnection};
@@ -17,6 +18,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic_types::StatusExt;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
@@ -50,6 +52,12 @@ impl From<sqlx::Error> for EffectError {
     }
 }
 
+impl From<Violation> for EffectError {
+    fn from(violation: Violation) -> Self {
+        Self::Park(format!("{}: {}", violation.field, violation.description))
+    }
+}
+
 /// Why reading stopped.
 enum Broken {
     Stream(Status),
@@ -72,6 +80,26 @@ impl From<EffectError> for Broken {
 #[async_trait]
 pub trait Effect: Send + Sync {
     async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError>;
+
+    /// Brings what is kept here up to what the peer holds now: called before the feed is read for the first time, and when what comes
+    /// after the cursor is not kept any more. False when there is no way.
+    async fn catch_up(&self) -> Result<bool, EffectError> {
+        Ok(false)
+    }
+}
+
+/// The fact in a change, if it is an `F`.
+pub fn fact<F: Rules + Message + Default>(change: &Change) -> Result<Option<F>, EffectError> {
+    let Some(any) = &change.fact else { return Ok(None) };
+    if any.type_url.rsplit('/').next() != Some(F::NAME) {
+        return Ok(None);
+    }
+    F::decode(any.value.as_slice()).map(Some).map_err(|error| EffectError::Park(format!("{} cannot be read: {error}", F::NAME)))
+}
+
+/// The programme that a change belongs to.
+pub fn programme_of(change: &Change) -> Result<ProgrammeId, EffectError> {
+    ProgrammeId::parse("programme_id", &change.programme_id).map_err(EffectError::from)
 }
 
 /// A feed of another service.
@@ -145,6 +173,11 @@ impl Consumer {
             loop {
                 match self.follow(&mut wait).await {
                     Ok(()) => {}
+                    Err(Broken::Stream(status)) if reason_of(&status) == "POSITION_DROPPED" => {
+                        if let Err(error) = self.leap(&status).await {
+                            tracing::warn!(source = self.name, error = %error, "what was missed of the feed could not be made up for; trying again");
+                        }
+                    }
                     Err(Broken::Stream(status)) if peer::is_transient(&status) => {
                         tracing::debug!(source = self.name, code = ?status.code(), error = status.message(), "the feed broke off; calling again");
                     }
@@ -169,7 +202,13 @@ impl Consumer {
     /// Reads and applies until the stream ends; `wait` is set back when something was applied.
     async fn follow(&self, wait: &mut Duration) -> Result<(), Broken> {
         let pull = tracing::info_span!(target: context::SPANS, "feed pull", source = self.name, otel.kind = "client");
-        let mut position = self.cursor().await.map_err(EffectError::from)?;
+        let mut position = match self.cursor().await.map_err(EffectError::from)? {
+            Some(position) => position,
+            None => {
+                self.effect.catch_up().await?;
+                0
+            }
+        };
         // A stream has no end: no deadline goes with it.
         let mut stream = self.source.watch(position).instrument(pull.clone()).await?;
         while let Some(message) = stream.next().await {
@@ -194,9 +233,32 @@ impl Consumer {
         Ok(())
     }
 
-    async fn cursor(&self) -> Result<i64, sqlx::Error> {
+    /// Goes on from the head that a refused call named, with what was missed made up for.
+    async fn leap(&self, refused: &Status) -> Result<(), EffectError> {
+        let details = refused.get_error_details();
+        let head = details.error_info().and_then(|info| info.metadata.get("head_position")?.parse::<i64>().ok());
+        let head = head.ok_or_else(|| EffectError::Transient("the feed dropped what comes next and named no head".to_owned()))?;
+        if !self.effect.catch_up().await? {
+            return Err(EffectError::Transient("the feed dropped what comes next, and nothing else tells of it".to_owned()));
+        }
+        sqlx::query(
+            "INSERT INTO feed_cursor AS c (source, position, update_time)
+             VALUES ($1, $2, koc_now())
+             ON CONFLICT (source) DO UPDATE
+             SET position = excluded.position, update_time = excluded.update_time
+             WHERE c.position < excluded.position",
+        )
+        .bind(self.name)
+        .bind(head)
+        .execute(self.db.pool())
+        .await?;
+        tracing::warn!(source = self.name, head, "read the present state instead of what the feed dropped");
+        Ok(())
+    }
+
+    async fn cursor(&self) -> Result<Option<i64>, sqlx::Error> {
         let position = sqlx::query_scalar("SELECT position FROM feed_cursor WHERE source = $1").bind(self.name);
-        Ok(position.fetch_optional(self.db.pool()).await?.unwrap_or(0))
+        position.fetch_optional(self.db.pool()).await
     }
 
     /// Applies changes and moves the cursor with them; false when the cursor was not at `from` any more.

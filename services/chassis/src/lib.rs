@@ -2,7 +2,7 @@
 //!
 //! Reading order: the values ([`ids`], [`money`], [`clock`]), what can go wrong ([`fault`]), the way of a call ([`transcode`], [`auth`],
 //! [`token`], [`admission`], [`gate`], [`lane`]), what travels between services ([`outbox`], [`sequencer`], [`feed`], [`consumer`],
-//! [`job`], [`peer`]), and what carries it all ([`config`], [`postgres`], [`telemetry`], [`vitals`], [`server`]); and apart from all, a
+//! [`job`], [`peer`]; [`members`] and [`follow`] for what all keep of the registry's members), and what carries it all ([`config`], [`postgres`], [`telemetry`], [`vitals`], [`server`]); and apart from all, a
 //! private Postgres for development and tests ([`cluster`]).
 
 pub mod clock;
@@ -22,7 +22,9 @@ pub mod transcode;
 
 pub mod consumer;
 pub mod feed;
+pub mod follow;
 pub mod job;
+pub mod members;
 pub mod outbox;
 pub mod peer;
 pub mod sequencer;

@@ -2,6 +2,7 @@
 
 use crate::fault::Violation;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Datelike, Utc};
 use sha2::{Digest, Sha256};
 
 /// Items on a page when the caller names no size.
@@ -27,7 +28,8 @@ pub fn key(list: &str, filters: &[&str], token: &str) -> Result<Option<String>, 
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| text.split_once(':').map(|(print, key)| (print.to_owned(), key.to_owned())))
-        .filter(|(print, _)| *print == fingerprint(list, filters))
+        // What no database stores is in no key that a page before gave.
+        .filter(|(print, key)| *print == fingerprint(list, filters) && !key.contains('\0'))
         .map(|(_, key)| Some(key))
         .ok_or_else(invalid_token)
 }
@@ -41,8 +43,14 @@ pub fn invalid_token() -> Violation {
 pub fn after_id(list: &str, filters: &[&str], token: &str) -> Result<Option<uuid::Uuid>, Violation> {
     match key(list, filters, token)? {
         None => Ok(None),
-        Some(key) => crate::ids::parse("page_token", &key).map(Some),
+        Some(key) => uuid::Uuid::try_parse(&key).map(Some).map_err(|_| invalid_token()),
     }
+}
+
+/// The time in a key, in microseconds since 1970; None for what is none, or none of the years that a database is asked for.
+pub fn time(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::from_timestamp_micros(text.parse().ok()?)?;
+    (1..=9_999).contains(&time.year()).then_some(time)
 }
 
 /// Cuts a list that was read with one row too many, and gives the token for the next page.
@@ -86,6 +94,17 @@ mod tests {
         assert!(key("ListPlans", &["BASE"], &made).is_err());
         assert!(key("ListMembers", &["BASE"], "%%%").is_err());
         assert_eq!(key("ListMembers", &[], ""), Ok(None));
+    }
+
+    #[test]
+    fn what_a_forger_writes_into_a_token_is_refused() {
+        let forged = |key: &str| token("ListMembers", &[], key);
+        assert_eq!(after_id("ListMembers", &[], &forged("x")).expect_err("no id").rule, "PAGE_TOKEN_INVALID");
+        assert_eq!(key("ListMembers", &[], &forged("a\0")).expect_err("not stored").rule, "PAGE_TOKEN_INVALID");
+        assert_eq!(time("0"), Some(DateTime::UNIX_EPOCH));
+        for text in ["", "x", "-9000000000000000000", "9000000000000000000", "253402300800000000", "99999999999999999999"] {
+            assert_eq!(time(text), None, "{text}");
+        }
     }
 
     #[test]

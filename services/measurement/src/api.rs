@@ -9,7 +9,13 @@ pub mod signal;
 pub mod value;
 
 use crate::{error::Error, peer::Peers, store};
-use koc_chassis::{clock, gate::Gate, ids::ProgrammeId};
+use koc_chassis::{
+    clock,
+    gate::Gate,
+    ids::{MemberId, ProgrammeId},
+    members::{self, Purpose, Standing},
+};
+use sqlx::PgConnection;
 
 koc_chassis::feed_service!(koc_proto::koc::measurement::v1, Error);
 
@@ -30,4 +36,16 @@ async fn ensure_programme(gate: &Gate<Error>, peers: &Peers, programme: Programm
     store::programme::open(&mut tx, programme, &currency, now).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// How a member stands who may be judged.
+///
+/// # Errors
+/// `ConsentWithdrawn` for who does not consent to profiling.
+async fn judged(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<Standing, Error> {
+    let standing = members::standing(conn, programme, member).await?;
+    match standing.withdrew(Purpose::Profiling) {
+        true => Err(Error::ConsentWithdrawn { member, purpose: Purpose::Profiling }),
+        false => Ok(standing),
+    }
 }

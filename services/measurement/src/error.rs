@@ -4,7 +4,11 @@ use crate::domain::{
     InputError,
     ids::{DecisionId, OutputId, SignalId},
 };
-use koc_chassis::{fault::Violation, ids::ProgrammeId};
+use koc_chassis::{
+    fault::Violation,
+    ids::{MemberId, ProgrammeId},
+    members::Purpose,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,6 +24,10 @@ pub enum Error {
     DecisionNotFound(DecisionId),
     #[error("decision {decision} is {state}: only a proposed one can be approved")]
     DecisionState { decision: DecisionId, state: &'static str },
+    #[error("member {0} is suspended")]
+    MemberSuspended(MemberId),
+    #[error("the member withdrew its consent to {}", .purpose.name())]
+    ConsentWithdrawn { member: MemberId, purpose: Purpose },
     #[error("decision {0} was run by the same person")]
     ApproverIsRequester(DecisionId),
     #[error("the counter was read at the same time with the value {recorded}")]

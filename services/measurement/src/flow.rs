@@ -2,6 +2,7 @@
 
 pub mod apply_decision;
 pub mod follow_feeds;
+pub mod follow_registry;
 pub mod open_draw;
 pub mod open_programme;
 pub mod record_observations;

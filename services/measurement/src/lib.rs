@@ -14,7 +14,8 @@ use crate::{
     error::Error,
     flow::{
         apply_decision::{self, ApplyDecision},
-        follow_feeds::{BudgetEffect, RegistryEffect, TaskEffect},
+        follow_feeds::{BudgetEffect, TaskEffect},
+        follow_registry::FollowRegistry,
         open_draw::{self, OpenDraw},
         open_programme::{self, OpenProgramme},
     },
@@ -23,6 +24,7 @@ use crate::{
 pub use config::Config;
 use koc_chassis::{
     consumer::Consumer,
+    follow::{self, Follower},
     gate::{Gate, purge_records},
     postgres::Schema,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
@@ -87,7 +89,8 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let task = service.peer(&config.task.task_url)?;
     let peers = Peers::new(registry.clone(), budget.clone());
 
-    service.consume(Consumer::new(db.clone(), "registry", Arc::new(RegistryFeed(registry)), Arc::new(RegistryEffect)));
+    let follower = Follower::new(db.clone(), registry.clone(), FollowRegistry);
+    service.consume(Consumer::new(db.clone(), follow::SOURCE, Arc::new(RegistryFeed(registry)), Arc::new(follower)));
     service.consume(Consumer::new(db.clone(), "task", Arc::new(TaskFeed(task)), Arc::new(TaskEffect)));
     service.consume(Consumer::new(db.clone(), "budget", Arc::new(BudgetFeed(budget)), Arc::new(BudgetEffect)));
     service.run_jobs(open_programme::KIND, Arc::new(OpenProgramme { db: db.clone(), peers: peers.clone() }));

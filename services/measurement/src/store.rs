@@ -1,6 +1,7 @@
 //! All SQL of the service.
 
 pub mod decision;
+pub mod member;
 pub mod observation;
 pub mod output;
 pub mod programme;

@@ -9,3 +9,4 @@ pub mod merge_members;
 pub mod move_points;
 pub mod rank_members;
 pub mod redirect;
+pub mod tell_consents;

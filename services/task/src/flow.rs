@@ -1,6 +1,8 @@
 //! What goes on after an answer was given: jobs that hold money, settle it, and end what is late. Each step takes the locks, makes
 //! the change, its facts and the job's move in one transaction.
 
+pub mod follow_registry;
+
 mod expire_assignment;
 mod reserve_assignment;
 mod settle_assignment;

@@ -16,13 +16,16 @@ mod flow;
 mod api;
 
 pub use config::Config;
+use flow::follow_registry::FollowRegistry;
 use koc_chassis::{
+    consumer::Consumer,
+    follow::{self, Follower},
     gate,
     postgres::{Db, Schema},
     server::{Identity, Service},
     telemetry::Metrics,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What the service is called and where it listens when not told otherwise.
@@ -38,13 +41,19 @@ const KEEP_ANSWERS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often older ones are removed.
 const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
 
+koc_chassis::feed_source!(RegistryFeed, koc_proto::koc::registry::v1);
+
 /// Serves until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     anyhow::ensure!(config.common.feed_days.is_none(), "this feed is kept for good: KOC_FEED_DAYS is not for it");
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common.clone(), stop).await?;
-    let registry = peer::Registry::new(service.peer(&config.registry.registry_url)?);
+    let channel = service.peer(&config.registry.registry_url)?;
+    let registry = peer::Registry::new(channel.clone());
     let budget = peer::Budget::new(service.peer(&config.budget.budget_url)?);
     flow::run(&mut service, &budget);
+    let follower = Follower::new(service.db().clone(), channel.clone(), FollowRegistry);
+    let feed = Arc::new(RegistryFeed(channel));
+    service.consume(Consumer::new(service.db().clone(), follow::SOURCE, feed, Arc::new(follower)));
 
     let db = service.db().clone();
     service.every(PURGE_EVERY, move || purge(db.clone()));

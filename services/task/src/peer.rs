@@ -1,11 +1,17 @@
 //! Whom the task service asks: the registry for programmes and members, the budget service for money.
 
 use crate::{
-    domain::{EnvelopeId, ReservationId, assignment::Unfunded, task::Candidate},
+    domain::{
+        EnvelopeId, ReservationId,
+        assignment::Unfunded,
+        task::{Candidate, Participation},
+    },
     error::Error,
 };
 use koc_chassis::{
+    follow,
     ids::{MemberId, ProgrammeId},
+    members::Purpose,
     money::{Currency, Money},
     peer::PeerChannel,
 };
@@ -66,13 +72,18 @@ impl Registry {
             _ => Error::Peer { peer: "registry", status: Box::new(status) },
         })?;
         let found = answer.into_inner().member.unwrap_or_default();
+        let standing = follow::standing(&found);
+        let participation = match (standing.suspended, standing.withdrew(Purpose::Participation)) {
+            (true, _) => Participation::Suspended,
+            (false, true) => Participation::Withdrawn,
+            (false, false) => Participation::Given,
+        };
         let profile = found.profile.unwrap_or_default();
-        let participation = i32::from(registry::ConsentPurpose::Participation);
-        let withdrawn = profile.consents.iter().any(|c| c.purpose == participation && !c.granted);
         Ok(Candidate {
+            member: MemberId::parse("member_id", &found.member_id)?,
             tier_id: found.tier_id,
             region_code: Some(profile.region_code).filter(|code| !code.is_empty()),
-            participates: !withdrawn,
+            participation,
         })
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod assignment;
 pub mod brief;
+pub mod member;
 pub mod submission;
 pub mod task;
 

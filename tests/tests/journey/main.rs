@@ -1,6 +1,8 @@
 //! The whole suite: four processes, one database, an outside client.
 
 mod crash;
+mod follow;
 mod history;
+mod page_tokens;
 mod trace;
 mod watch;

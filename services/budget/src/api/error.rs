@@ -178,9 +178,10 @@ impl ServiceError for Error {
                 .with("subject", grant)
                 .with("state", is.as_str()),
             Self::MemberNotFound(id) => missing("MEMBER_NOT_FOUND", "member", id),
-            Self::ConsentWithdrawn(id) => {
-                Fault::refused("CONSENT_WITHDRAWN", "the member does not take part any more").with("subject", id)
-            }
+            Self::MemberSuspended(id) => suspended(*id),
+            Self::ConsentWithdrawn { member, purpose } => Fault::refused("CONSENT_WITHDRAWN", self.to_string())
+                .with("subject", member)
+                .with("consent_purpose", purpose.name()),
             Self::EligibilityReasonRequired(mismatches) => {
                 let names: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.as_str()).collect();
                 Fault::refused(
@@ -226,6 +227,10 @@ impl ServiceError for Error {
 
 fn missing(reason: &str, kind: &str, id: &impl ToString) -> Fault {
     Fault::not_found(reason, format!("the {kind} does not exist")).with("resource_type", kind).with("resource_id", id.to_string())
+}
+
+fn suspended(member: crate::ids::MemberId) -> Fault {
+    Fault::refused("MEMBER_SUSPENDED", "the member is suspended").with("subject", member)
 }
 
 /// The figures of a refusal for money.
@@ -292,6 +297,7 @@ fn refused(refusal: &Refusal, currency: Currency) -> Fault {
                 .with("owner", grant)
                 .with("methods", by)
         }
+        Refusal::MemberSuspended { member } => suspended(*member),
         Refusal::PlanState { plan, state } => Fault::refused("PLAN_STATE", format!("the plan is {state}; it must be ACTIVE"))
             .with("subject", plan)
             .with("state", state),

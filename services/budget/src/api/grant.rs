@@ -5,6 +5,7 @@ mod wire;
 use super::{Api, cost_estimate, cost_model::Reader, resource::found};
 use crate::{
     domain::{
+        barred,
         cost::usage::{Incident, Usage},
         grant::{Grant, Sources, Stage, Standing, Step, check_sources, costs_nothing_to_issue, tax_is_open},
         plan::ResourceClass,
@@ -172,14 +173,15 @@ impl Api {
         Ok((id, self.currencies.known(programme).await?.ok_or(Error::GrantNotFound(id))?))
     }
 
-    /// What a step needs to know before its transaction. What cannot be undone asks for the member's consent, and fails closed.
+    /// What a step needs to know before its transaction. What cannot be undone asks whether anything bars the member, and
+    /// fails closed.
     async fn prepare_step(&self, programme: ProgrammeId, id: &str, consent: bool) -> Result<(GrantId, Currency), Error> {
         let (id, currency) = self.grant_currency(programme, id).await?;
         if consent {
             let mut conn = self.gate.db().read().await?;
             let grant = store::grant::find(&mut conn, programme, id).await?.ok_or(Error::GrantNotFound(id))?;
             drop(conn);
-            self.members.consents(programme, grant.member).await?;
+            self.members.check(programme, grant.member, grant.kind).await?;
         }
         Ok((id, currency))
     }
@@ -223,7 +225,9 @@ async fn issue(
     currency: Currency,
 ) -> Result<pb::Grant, Error> {
     use crate::domain::resource_kind::ResourceKind;
-    let Asked { member, usage, sources, nda_reference, embargo_until_time, .. } = asked;
+    // Who was merged gets it as the one that goes on.
+    let member = standing.member;
+    let Asked { usage, sources, nda_reference, embargo_until_time, .. } = asked;
     let programme = work.programme();
     // Not retired before the grant is there to be counted.
     store::resource::share(work.conn(), programme, asked.resource).await?;
@@ -232,8 +236,8 @@ async fn issue(
     if resource.retirement.is_some() {
         return Err(Error::ResourceRetired(resource.id));
     }
-    if !standing.participates {
-        return Err(Error::ConsentWithdrawn(member));
+    if let Some(why) = barred::from_kind(kind, &standing.standing) {
+        return Err(Error::of_barred(standing.member, why));
     }
     let mismatches = standing.mismatches(kind, class);
     if !mismatches.is_empty() && request.eligibility_reason.is_empty() {

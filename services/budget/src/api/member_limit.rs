@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use koc_chassis::{
     fault::{Violation, Violations},
     gate::Call,
+    members,
     money::{Currency, Money},
     page,
 };
@@ -20,6 +21,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 const LIST: &str = "ListMemberLimits";
+/// Limits of one member that are looked through for one: some centuries of months.
+const MAX_LIMITS: i64 = 10_000;
 
 #[tonic::async_trait]
 impl pb::member_limit_service_server::MemberLimitService for Api {
@@ -32,15 +35,24 @@ impl pb::member_limit_service_server::MemberLimitService for Api {
             Ok((currency, new_limit(call.programme, request, currency)?))
         };
         self.gate
-            .mutate_after(request, prepare, |work, _, (currency, new): (Currency, MemberLimit)| {
+            .mutate_after(request, prepare, |work, _, (currency, mut new): (Currency, MemberLimit)| {
                 Box::pin(async move {
-                    let (programme, member, period) = (new.usage.programme, new.usage.member, new.usage.period);
-                    store::member_limit::lock_member(work.conn(), member).await?;
+                    let (programme, period) = (new.usage.programme, new.usage.period);
+                    let persons = store::member::lock_persons(work.conn(), programme, &[new.usage.member]).await?;
+                    let member = members::group(work.conn(), programme, new.usage.member).await?[0];
+                    new.usage.member = member;
+                    store::member_limit::take_borrowed(work.conn(), programme, &persons).await?;
                     if let Some(other) = store::member_limit::overlapping(work.conn(), programme, member, &period).await? {
                         return Err(Error::PeriodOverlaps(other));
                     }
                     let actor = work.actor().to_owned();
-                    let limit = store::member_limit::set(work.conn(), &new, &actor).await?;
+                    let mut limit = store::member_limit::set(work.conn(), &new, &actor).await?;
+                    if persons.len() > 1 {
+                        store::member_limit::lend(work.conn(), programme, &persons).await?;
+                        // What all of them have in use counts.
+                        let all = store::member_limit::list(work.conn(), programme, Some(member), None, MAX_LIMITS).await?;
+                        limit = all.into_iter().find(|one| one.usage.period == period).unwrap_or(limit);
+                    }
                     work.audit(member.0, Some(new.reason.clone()));
                     work.emit(member.0, &fact::member_limit_set(&limit, currency)).await?;
                     Ok(pb::SetMemberLimitResponse { member_limit: Some(convert::member_limit(&limit, currency)) })
@@ -63,6 +75,10 @@ impl pb::member_limit_service_server::MemberLimitService for Api {
                 let size = page::size(request.page_size);
                 let Some(currency) = self.currencies.known(call.programme).await? else { return Ok(Default::default()) };
                 let mut conn = self.gate.db().read().await?;
+                let member = match member {
+                    Some(member) => members::group(&mut conn, call.programme, member).await?.first().copied(),
+                    None => None,
+                };
                 let mut limits = store::member_limit::list(&mut conn, call.programme, member, after, size + 1).await?;
                 let next_page_token = page::cut(&mut limits, size, |limit| page::token(LIST, &filters, &key(limit)));
                 let member_limits = limits.iter().map(|limit| convert::member_limit(limit, currency)).collect();
@@ -99,8 +115,6 @@ fn key(limit: &MemberLimit) -> String {
 }
 
 fn parse_key(key: &str) -> Result<(Uuid, DateTime<Utc>), Violation> {
-    let parsed = key
-        .split_once('/')
-        .and_then(|(member, start)| Some((Uuid::try_parse(member).ok()?, DateTime::from_timestamp_micros(start.parse().ok()?)?)));
-    parsed.ok_or_else(|| Violation::new("page_token", "PAGE_TOKEN_INVALID", "must come from the page before"))
+    let parsed = key.split_once('/').and_then(|(member, start)| Some((Uuid::try_parse(member).ok()?, page::time(start)?)));
+    parsed.ok_or_else(page::invalid_token)
 }

@@ -156,6 +156,7 @@ impl EnvelopeBook {
 pub struct Books {
     pub envelopes: BTreeMap<EnvelopeId, EnvelopeBook>,
     pub limits: Vec<LimitUse>,
+    pub persons: Persons,
     pub reservations: BTreeMap<ReservationId, Reservation>,
     /// Entries that are asked to be undone.
     pub originals: BTreeMap<EntryId, Original>,
@@ -170,7 +171,7 @@ impl Books {
         Ok(Decision { postings: posted.postings, outcome })
     }
 
-    /// The limit that a reservation of `member` in `envelope` counts towards: that whose period holds the plan's.
+    /// The limit that a reservation of `member` in `envelope` is counted in: its own, whose period holds the plan's.
     fn limit_mut(&mut self, envelope: EnvelopeId, member: Option<MemberId>) -> Option<&mut LimitUse> {
         let (book, member) = (self.envelopes.get(&envelope)?, member?);
         let (programme, period) = (book.programme, book.period);
@@ -273,7 +274,7 @@ impl Posted<'_> {
             id: *reservation,
             programme,
             envelope,
-            member: *member,
+            member: member.map(|member| self.books.persons.led(programme, member)),
             purpose: purpose.clone(),
             parts: Parts::default(),
             recoverable: 0,
@@ -368,19 +369,18 @@ impl Posted<'_> {
     }
 
     /// What keeps `asked` from being reserved: the envelope first, then the member's limit.
-    fn short_of(&mut self, envelope: EnvelopeId, member: Option<MemberId>, asked: i64) -> Option<Refusal> {
+    fn short_of(&self, envelope: EnvelopeId, member: Option<MemberId>, asked: i64) -> Option<Refusal> {
         let book = &self.books.envelopes[&envelope];
         if asked > book.room() {
             let (available, overrun_left) = (book.balances.available(), book.overrun_left());
             return Some(Refusal::EnvelopeExhausted { envelope, asked, available, overrun_left });
         }
-        let limit = self.books.limit_mut(envelope, member)?;
-        let available = limit.available();
-        (asked > available).then(|| Refusal::MemberLimitExhausted {
-            member: limit.member,
-            period_start_time: limit.period.start(),
+        let left = self.books.left_of_limits(envelope, member?)?;
+        (asked > left.amount).then_some(Refusal::MemberLimitExhausted {
+            member: left.member,
+            period_start_time: left.period_start_time,
             asked,
-            available,
+            available: left.amount,
         })
     }
 
@@ -435,6 +435,9 @@ impl Posted<'_> {
 }
 
 mod afterwards;
+mod persons;
+
+pub use persons::Persons;
 
 #[cfg(test)]
 mod tests;

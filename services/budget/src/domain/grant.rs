@@ -10,7 +10,10 @@ use super::{
 };
 use crate::ids::{EnvelopeId, EstimateId, GrantId, MemberId, ProgrammeId, ReservationId, ResourceId, UnitId};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use koc_chassis::fault::{Violation, Violations};
+use koc_chassis::{
+    fault::{Violation, Violations},
+    members,
+};
 use rust_decimal::Decimal;
 
 /// How the purpose of a grant's reservation begins.
@@ -71,8 +74,10 @@ pub struct Standing {
     pub value_types: Vec<ValueType>,
     /// Whether trust is above NEW.
     pub trusted: bool,
-    /// Whether consent to take part stands.
-    pub participates: bool,
+    /// Whom the id leads to, when it is that of a member that was merged.
+    pub member: MemberId,
+    /// Whether it takes part, and what it withdrew.
+    pub standing: members::Standing,
 }
 
 impl Standing {
@@ -364,7 +369,8 @@ mod tests {
             class,
             value_types: value_types.to_vec(),
             trusted: true,
-            participates: true,
+            member: MemberId::new(),
+            standing: members::Standing::default(),
         };
         let core = member(ResourceClass::Incentive, &[ValueType::Social]);
         assert_eq!(core.mismatches(ResourceKind::RegionalEvent, ResourceClass::Incentive), []);

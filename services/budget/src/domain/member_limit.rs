@@ -24,11 +24,6 @@ impl LimitUse {
         self.programme == programme && self.member == member && self.period.contains(period)
     }
 
-    /// What may still be reserved: nothing when the limit was set below what is in use.
-    pub fn available(&self) -> i64 {
-        (self.limit - self.used).max(0)
-    }
-
     /// Follows an entry.
     pub fn post(&mut self, kind: EntryKind, amount: i64) -> Result<(), Imbalance> {
         let change = match kind {

@@ -25,6 +25,8 @@ pub enum Refusal {
     EnvelopeHasChildren { envelope: EnvelopeId },
     /// The reservation is a grant's: its money moves with the grant. `by` are the methods that do so.
     GrantOwnsReservation { reservation: ReservationId, grant: String, by: String },
+    /// The member is suspended: nothing new is held for it.
+    MemberSuspended { member: MemberId },
     /// The envelope's plan does not take reservations.
     PlanState { plan: PlanId, state: String },
 }

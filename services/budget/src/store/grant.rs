@@ -184,6 +184,7 @@ pub async fn list(
     list_where(conn, programme, None, member, resource, after, size).await
 }
 
+/// Of members that were merged the one is shown that goes on.
 async fn list_where(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -193,22 +194,24 @@ async fn list_where(
     after: Option<Uuid>,
     size: i64,
 ) -> Result<Vec<Grant>, sqlx::Error> {
+    let members = super::member::ids(conn, programme, member).await?;
     let rows = sqlx::query_as!(
         GrantRow,
-        "SELECT grant_id, programme_id, member_id, resource_id, kind, state, usage, session_date, estimate_id, restated_id, envelope_id,
+        r#"SELECT grant_id, g.programme_id, coalesce(a.leads_to, g.member_id) AS "member_id!", resource_id, kind, state, usage, session_date, estimate_id, restated_id, envelope_id,
                 reservation_id, extra_reservation_id, unit_id, mismatches, reason, eligibility_reason, shipping_reference,
                 nda_reference, embargo_until_time, requested_by, decided_by, create_time, update_time
-         FROM resource_grant
-         WHERE programme_id = $1
+         FROM resource_grant AS g
+         LEFT JOIN member_alias AS a ON a.programme_id = g.programme_id AND a.member_id = g.member_id
+         WHERE g.programme_id = $1
            AND ($2::uuid IS NULL OR grant_id = $2)
-           AND ($3::uuid IS NULL OR member_id = $3)
+           AND ($3::uuid[] IS NULL OR g.member_id = ANY ($3))
            AND ($4::uuid IS NULL OR resource_id = $4)
            AND ($5::uuid IS NULL OR grant_id > $5)
          ORDER BY grant_id
-         LIMIT $6",
+         LIMIT $6"#,
         programme.0,
         id.map(|id| id.0),
-        member.map(|id| id.0),
+        members.as_deref(),
         resource.map(|id| id.0),
         after,
         size,

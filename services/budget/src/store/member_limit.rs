@@ -1,6 +1,6 @@
 //! Limits per member and period.
 
-use super::{corrupt, operation::MEMBER_LOCK};
+use super::corrupt;
 use crate::{
     domain::{
         member_limit::{LimitUse, MemberLimit},
@@ -42,16 +42,6 @@ impl TryFrom<LimitRow> for MemberLimit {
     }
 }
 
-/// Keeps all operations on the member's money out until the transaction ends: they hold the same lock shared.
-pub async fn lock_member(conn: &mut PgConnection, member: MemberId) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2::uuid::text))")
-        .bind(MEMBER_LOCK)
-        .bind(member.0)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// A limit of the member for another period that overlaps this one, if there is one. Under the member's lock.
 pub async fn overlapping(
     conn: &mut PgConnection,
@@ -61,7 +51,7 @@ pub async fn overlapping(
 ) -> Result<Option<Period>, sqlx::Error> {
     let row = sqlx::query!(
         "SELECT period_start_time, period_end_time FROM member_limit
-         WHERE programme_id = $1 AND member_id = $2 AND period_start_time < $4 AND $3 < period_end_time
+         WHERE programme_id = $1 AND member_id = $2 AND NOT borrowed AND period_start_time < $4 AND $3 < period_end_time
            AND (period_start_time, period_end_time) <> ($3, $4)
          ORDER BY period_start_time
          LIMIT 1",
@@ -89,7 +79,7 @@ pub async fn set(conn: &mut PgConnection, limit: &MemberLimit, set_by: &str) -> 
          JOIN plan AS p ON p.plan_id = e.plan_id
          WHERE r.programme_id = $1 AND r.member_id = $2 AND $3 <= p.period_start_time AND p.period_end_time <= $4
          ON CONFLICT (programme_id, member_id, period_start_time) DO UPDATE
-         SET amount = excluded.amount, decision_id = excluded.decision_id, reason = excluded.reason, set_by = excluded.set_by,
+         SET amount = excluded.amount, borrowed = false, decision_id = excluded.decision_id, reason = excluded.reason, set_by = excluded.set_by,
              update_time = excluded.update_time
          RETURNING programme_id, member_id, period_start_time, period_end_time, amount, used, decision_id, reason",
         programme.0,
@@ -106,7 +96,63 @@ pub async fn set(conn: &mut PgConnection, limit: &MemberLimit, set_by: &str) -> 
     row.try_into()
 }
 
-/// Limits of a programme by member and period, after one; only a member's.
+/// Takes away what members of one person have borrowed of each other. Under their locks.
+pub async fn take_borrowed(conn: &mut PgConnection, programme: ProgrammeId, members: &[MemberId]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM member_limit
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND borrowed",
+        programme.0,
+        &members.iter().map(|member| member.0).collect::<Vec<_>>(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets each of these members stand beside the limits of those that are one person with it, where it has none for the period: with an
+/// amount of 0, so that what it has in use counts. Under their locks, when nothing is borrowed; a limit of its own for a period that overlaps
+/// stands as it is.
+pub async fn lend(conn: &mut PgConnection, programme: ProgrammeId, members: &[MemberId]) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = members.iter().map(|member| member.0).collect();
+    let lent = sqlx::query!(
+        r#"SELECT DISTINCT m.id AS "member_id!", l.period_start_time, l.period_end_time
+           FROM UNNEST($2::uuid[]) AS m (id)
+           LEFT JOIN member_alias AS a ON a.programme_id = $1 AND a.member_id = m.id
+           JOIN member_limit AS l ON l.programme_id = $1 AND l.member_id = ANY ($2) AND l.member_id <> m.id
+           LEFT JOIN member_alias AS b ON b.programme_id = $1 AND b.member_id = l.member_id
+           WHERE coalesce(a.leads_to, m.id) = coalesce(b.leads_to, l.member_id)
+           ORDER BY 1, 2, 3"#,
+        programme.0,
+        &ids,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    // One after the other, as they must not overlap either.
+    for row in lent {
+        sqlx::query!(
+            "INSERT INTO member_limit (programme_id, member_id, period_start_time, period_end_time, amount, used, borrowed, reason, set_by,
+                                       update_time)
+             SELECT $1, $2, $3, $4, 0, coalesce(sum(r.reserved + r.committed + r.spent), 0)::bigint, true, 'merged', 'registry', koc_now()
+             FROM reservation AS r
+             JOIN envelope AS e ON e.envelope_id = r.envelope_id
+             JOIN plan AS p ON p.plan_id = e.plan_id
+             WHERE r.programme_id = $1 AND r.member_id = $2 AND $3 <= p.period_start_time AND p.period_end_time <= $4
+             HAVING NOT EXISTS (SELECT FROM member_limit AS l
+                                WHERE l.programme_id = $1 AND l.member_id = $2
+                                  AND l.period_start_time < $4 AND $3 < l.period_end_time)",
+            programme.0,
+            row.member_id,
+            row.period_start_time,
+            row.period_end_time,
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Limits of a programme by member and period, after one; only a member's. Those of members that are one person are summed for each
+/// period, and shown for the one that goes on.
 pub async fn list(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -117,13 +163,22 @@ pub async fn list(
     let (after_member, after_start) = after.unzip();
     let rows = sqlx::query_as!(
         LimitRow,
-        "SELECT programme_id, member_id, period_start_time, period_end_time, amount, used, decision_id, reason
-         FROM member_limit
-         WHERE programme_id = $1
-           AND ($2::uuid IS NULL OR member_id = $2)
-           AND ($3::uuid IS NULL OR (member_id, period_start_time) > ($3, $4::timestamptz))
-         ORDER BY member_id, period_start_time
-         LIMIT $5",
+        r#"SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount + coalesce(o.amount, 0) AS "amount!",
+                  l.used + coalesce(o.used, 0) AS "used!", l.decision_id, l.reason
+           FROM member_limit AS l
+           LEFT JOIN LATERAL (
+               SELECT sum(o.amount)::bigint AS amount, sum(o.used)::bigint AS used
+               FROM member_alias AS a
+               JOIN member_limit AS o ON o.programme_id = a.programme_id AND o.member_id = a.member_id
+               WHERE a.programme_id = l.programme_id AND a.leads_to = l.member_id
+                 AND (o.period_start_time, o.period_end_time) = (l.period_start_time, l.period_end_time)
+           ) AS o ON true
+           WHERE l.programme_id = $1
+             AND ($2::uuid IS NULL OR l.member_id = $2)
+             AND ($3::uuid IS NULL OR (l.member_id, l.period_start_time) > ($3, $4::timestamptz))
+             AND NOT EXISTS (SELECT FROM member_alias AS a WHERE a.programme_id = l.programme_id AND a.member_id = l.member_id)
+           ORDER BY l.member_id, l.period_start_time
+           LIMIT $5"#,
         programme.0,
         member.map(|m| m.0),
         after_member,

@@ -201,7 +201,7 @@ async fn read(conn: &mut PgConnection, operations: &[Operation], locks: Locks) -
         _ => None,
     }));
     if !members.is_empty() {
-        books.limits = read::limits(conn, &books.envelopes, &members, locks).await?;
+        (books.limits, books.persons) = read::limits(conn, &books.envelopes, &members, locks).await?;
     }
     Ok((books, now))
 }
@@ -264,8 +264,9 @@ impl<'a> Decided<'a> {
     /// Decides one and notes its entries.
     fn one(&mut self, operation: &Operation, now: DateTime<Utc>) -> Result<(OperationId, Decision), Error> {
         let programme = operation.programme();
-        let trespass = operation.is_callers.then(|| self.books.trespass(programme, &operation.command)).flatten();
-        let decision = match trespass {
+        let barred =
+            || self.books.trespass(programme, &operation.command).or_else(|| self.books.bars(programme, &operation.command));
+        let decision = match operation.is_callers.then(barred).flatten() {
             Some(refusal) => Decision { postings: Vec::new(), outcome: Outcome::Refused(refusal) },
             None => self.books.decide(programme, &operation.command, now)?,
         };

@@ -56,7 +56,7 @@ pub async fn by_ids(conn: &mut PgConnection, ids: &[ReservationId]) -> Result<Ha
     Ok(rows.into_iter().map(Reservation::from).map(|r| (r.id, r)).collect())
 }
 
-/// Reservations of a programme by id, after one; only an envelope's, only a member's.
+/// Reservations of a programme by id, after one; only an envelope's, only a person's.
 pub async fn list(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -65,6 +65,7 @@ pub async fn list(
     after: Option<Uuid>,
     size: i64,
 ) -> Result<Vec<Reservation>, sqlx::Error> {
+    let members = super::member::ids(conn, programme, member).await?;
     let rows = sqlx::query_as!(
         ReservationRow,
         "SELECT reservation_id, programme_id, envelope_id, member_id, purpose, reserved, committed, spent, released, recoverable,
@@ -72,13 +73,13 @@ pub async fn list(
          FROM reservation
          WHERE programme_id = $1
            AND ($2::uuid IS NULL OR envelope_id = $2)
-           AND ($3::uuid IS NULL OR member_id = $3)
+           AND ($3::uuid[] IS NULL OR member_id = ANY ($3))
            AND ($4::uuid IS NULL OR reservation_id > $4)
          ORDER BY reservation_id
          LIMIT $5",
         programme.0,
         envelope.map(|e| e.0),
-        member.map(|m| m.0),
+        members.as_deref(),
         after,
         size,
     )

@@ -10,6 +10,7 @@ use crate::{
     ids::{EnvelopeId, MemberId, OutputId, PlanId, ProgrammeId, ReservationId, ReserveDrawId},
 };
 use chrono::{DateTime, Utc};
+use koc_chassis::members;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -158,18 +159,19 @@ pub async fn last_for_output(
     .await
 }
 
-/// The same for the member.
+/// The same for the member, by whichever of its ids.
 pub async fn last_for_member(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     member: MemberId,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let members: Vec<Uuid> = members::group(conn, programme, member).await?.into_iter().map(|id| id.0).collect();
     sqlx::query_scalar!(
         "SELECT max(create_time) FROM reserve_draw
-         WHERE programme_id = $1 AND member_id = $2 AND first_draw_id IS NULL
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND first_draw_id IS NULL
            AND state IN ('REQUESTED', 'APPROVED')",
         programme.0,
-        member.0,
+        &members,
     )
     .fetch_one(conn)
     .await
@@ -305,6 +307,7 @@ pub async fn of_reservations(
 
 /// Draws of a programme by id.
 pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Wanted, size: i64) -> Result<Vec<Draw>, sqlx::Error> {
+    let members = super::member::ids(conn, programme, wanted.member).await?;
     let rows = sqlx::query_as!(
         DrawRow,
         r#"SELECT d.reserve_draw_id, d.programme_id, d.plan_id, d.envelope_id, d.kind, d.state, d.amount, d.member_id, d.output_id, d.evidence,
@@ -330,7 +333,7 @@ pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Want
                      WHEN r.spent > 0 AND r.reserved = 0 AND r.committed = 0 AND r.recoverable = 0 THEN 'SPENT'
                      ELSE 'APPROVED' END)
              AND ($6::uuid IS NULL OR d.plan_id = $6)
-             AND ($7::uuid IS NULL OR d.member_id = $7)
+             AND ($7::uuid[] IS NULL OR d.member_id = ANY ($7))
              AND ($8::uuid IS NULL OR d.output_id = $8)
              AND (NOT $9::boolean OR (d.state = 'APPROVED' AND d.report_due_time <= koc_now() AND o.reserve_draw_id IS NULL
                                       AND r.reserved + r.committed + r.spent > 0))
@@ -343,7 +346,7 @@ pub async fn list(conn: &mut PgConnection, programme: ProgrammeId, wanted: &Want
         wanted.first.map(|id| id.0),
         wanted.stage.map(DrawStage::as_str),
         wanted.plan.map(|id| id.0),
-        wanted.member.map(|id| id.0),
+        members.as_deref(),
         wanted.output.map(|id| id.0),
         wanted.overdue,
         wanted.after,

@@ -15,6 +15,7 @@ mod concurrency;
 mod crash;
 mod door;
 mod feed;
+mod follow;
 mod grant;
 mod http;
 mod lane;

@@ -1,7 +1,7 @@
 //! DecisionService.
 
 use crate::{
-    api::{convert, ensure_programme},
+    api::{convert, ensure_programme, judged},
     domain::{
         decision::Action,
         ids::DecisionId,
@@ -195,6 +195,10 @@ impl pb::decision_service_server::DecisionService for DecisionApi {
                             ApprovalRefused::NotProposed => Error::DecisionState { decision: id, state },
                             ApprovalRefused::ApproverIsRequester => Error::ApproverIsRequester(id),
                         })?;
+                    let standing = judged(work.conn(), programme, found.member).await?;
+                    if standing.suspended && found.outcome.decision.action == Action::Increase {
+                        return Err(Error::MemberSuspended(found.member));
+                    }
                     store::decision::put_progress(work.conn(), id, &progress, Some(&req.reason)).await?;
                     let approved = StoredDecision { progress, ..found };
                     outbox::append(work.conn(), &[run_decisions::changed(&approved)]).await?;

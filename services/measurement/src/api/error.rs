@@ -18,6 +18,10 @@ impl ServiceError for Error {
             Self::DecisionState { decision, state } => {
                 Fault::refused("DECISION_STATE", message).with("subject", decision).with("state", state)
             }
+            Self::MemberSuspended(member) => Fault::refused("MEMBER_SUSPENDED", message).with("subject", member),
+            Self::ConsentWithdrawn { member, purpose } => {
+                Fault::refused("CONSENT_WITHDRAWN", message).with("subject", member).with("consent_purpose", purpose.name())
+            }
             Self::ApproverIsRequester(decision) => Fault::refused("APPROVER_IS_REQUESTER", message).with("subject", decision),
             Self::ObservationConflict { recorded } => {
                 Fault::exists("OBSERVATION_CONFLICT", message).with("recorded_value", recorded)

@@ -1,7 +1,7 @@
 //! ValueService.
 
 use crate::{
-    api::{convert, ensure_programme},
+    api::{convert, ensure_programme, judged},
     domain::{
         appraisal::{self, Appraised, COHORT_DAYS, Field},
         ids::OutputId,
@@ -19,6 +19,7 @@ use koc_chassis::{
     fault::{Violation, Violations},
     gate::{Call, Gate},
     ids::{MemberId, ProgrammeId},
+    members,
     money::{Currency, Money},
 };
 use koc_proto::koc::measurement::v1 as pb;
@@ -158,6 +159,7 @@ impl pb::value_service_server::ValueService for ValueApi {
                 let given = req.as_of.as_ref().map(|time| clock::from_proto("as_of", time)).transpose()?;
                 let mut conn = self.gate.db().read().await?;
                 let output = store::output::find(&mut conn, call.programme, id).await?.ok_or(Error::OutputNotFound(id))?;
+                judged(&mut conn, call.programme, output.member).await?;
                 let model = active_model(&mut conn, call.programme).await?;
                 let now = clock::now(&mut conn).await?;
                 let as_of = given.map_or(now, |time| time.min(now));
@@ -191,6 +193,8 @@ impl pb::value_service_server::ValueService for ValueApi {
                     return Err(Error::Invalid(Vec::new()));
                 };
                 let mut conn = self.gate.db().read().await?;
+                judged(&mut conn, call.programme, member).await?;
+                let member = members::group(&mut conn, call.programme, member).await?[0];
                 let model = active_model(&mut conn, call.programme).await?;
                 let policy = store::programme::active_policy(&mut conn, call.programme).await?;
                 let policy = policy.ok_or(Error::ValueModelNotFound(call.programme))?.thresholds;

@@ -3,7 +3,7 @@
 //! not hold up the steps after it.
 
 use crate::{
-    domain::{ids::DecisionId, progress::Progress},
+    domain::{decision::Action, ids::DecisionId, progress::Progress},
     flow::run_decisions::changed,
     peer::{Origin, PeerError, Peers},
     store::{
@@ -13,7 +13,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use koc_chassis::{
+    ids::MemberId,
     job::{self, Job, JobError, JobHandler, NewJob},
+    members,
     money::{Currency, Money},
     outbox,
     postgres::Db,
@@ -67,7 +69,9 @@ impl JobHandler for ApplyDecision {
 }
 
 fn origin(decision: &StoredDecision) -> Origin {
-    Origin { programme: decision.programme, member: decision.member, decision: decision.id, period: decision.inputs.period }
+    // As it was decided, so that a call that is made again is the same: the peers know whom the id leads to.
+    let member = MemberId(decision.inputs.member_id);
+    Origin { programme: decision.programme, member, decision: decision.id, period: decision.inputs.period }
 }
 
 impl ApplyDecision {
@@ -75,6 +79,12 @@ impl ApplyDecision {
         let Some(limit_minor) = decision.outcome.next_limit_minor else {
             return Ok(Ok("not sent: nothing to base a limit on".to_owned()));
         };
+        let mut conn = self.db.read().await?;
+        let standing = members::standing(&mut conn, decision.programme, decision.member).await?;
+        drop(conn);
+        if standing.suspended && decision.outcome.decision.action == Action::Increase {
+            return Ok(Ok("not sent: the member is suspended".to_owned()));
+        }
         let currency = Currency::from_code(&decision.currency)
             .ok_or_else(|| JobError::Broken(format!("{} is no currency", decision.currency)))?;
         let limit = Money::new(limit_minor, currency);

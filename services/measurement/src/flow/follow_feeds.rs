@@ -1,29 +1,25 @@
-//! What other services tell: programmes from the registry, settled assignments from task, draws and their money from the
-//! budget. The feeds have no mutual order, so each effect stands by itself and the same fact told twice changes nothing.
+//! What other services tell: settled assignments from task, draws and their money from the budget; the registry's facts are in
+//! [`super::follow_registry`]. The feeds have no mutual order, so each effect stands by itself and the same fact told twice changes nothing.
 
 use crate::{
     domain::{
         ids::OutputId,
         output::{Metric, Output},
     },
-    flow::open_programme,
     store::{self, output::NewTarget},
 };
 use async_trait::async_trait;
 use koc_chassis::{
     clock,
-    consumer::{Effect, EffectError},
-    fault::Violation,
+    consumer::{Effect, EffectError, fact, programme_of},
     ids::{MemberId, ProgrammeId, parse},
     money::{Currency, Money},
     outbox::{self, NewFact},
 };
 use koc_proto::{
     google::r#type::Money as WireMoney,
-    koc::{budget::v1 as budget, feed::v1::Change, measurement::v1 as pb, registry::v1 as registry, task::v1 as task},
-    rules::Rules,
+    koc::{budget::v1 as budget, feed::v1::Change, measurement::v1 as pb, task::v1 as task},
 };
-use prost::Message;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -32,44 +28,11 @@ const DRAW_PURPOSE: &str = "reserve_draw/";
 /// How the purpose of an assignment's reservation begins.
 const ASSIGNMENT_PURPOSE: &str = "assignment/";
 
-/// The fact in a change if it is an `F`.
-fn fact<F: Rules + Message + Default>(change: &Change) -> Result<Option<F>, EffectError> {
-    let Some(any) = &change.fact else { return Ok(None) };
-    if any.type_url.rsplit('/').next() != Some(F::NAME) {
-        return Ok(None);
-    }
-    F::decode(any.value.as_slice()).map(Some).map_err(|error| EffectError::Park(format!("{} cannot be read: {error}", F::NAME)))
-}
-
-fn park(violation: Violation) -> EffectError {
-    EffectError::Park(format!("{}: {}", violation.field, violation.description))
-}
-
-fn programme_of(change: &Change) -> Result<ProgrammeId, EffectError> {
-    ProgrammeId::parse("programme_id", &change.programme_id).map_err(park)
-}
-
 /// An amount in the currency that it names.
 fn amount(field: &str, wire: Option<&WireMoney>) -> Result<Money, EffectError> {
     let code = wire.map(|wire| wire.currency_code.as_str()).unwrap_or_default();
     let currency = Currency::from_code(code).ok_or_else(|| EffectError::Park(format!("{field} is in no currency")))?;
-    Money::parse_not_negative(field, wire, currency).map_err(park)
-}
-
-/// The registry's facts.
-pub struct RegistryEffect;
-
-#[async_trait]
-impl Effect for RegistryEffect {
-    async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError> {
-        if fact::<registry::ProgrammeCreated>(change)?.is_some() {
-            let programme = programme_of(change)?;
-            if store::programme::find(conn, programme).await?.is_none() {
-                open_programme::start(conn, programme).await?;
-            }
-        }
-        Ok(())
-    }
+    Money::parse_not_negative(field, wire, currency).map_err(EffectError::from)
 }
 
 /// The task service's facts.
@@ -91,9 +54,9 @@ async fn register_outputs(
     programme: ProgrammeId,
     settled: &task::AssignmentSettled,
 ) -> Result<(), EffectError> {
-    let member = MemberId::parse("member_id", &settled.member_id).map_err(park)?;
-    let assignment = parse("assignment_id", &settled.assignment_id).map_err(park)?;
-    let brief = parse("brief_id", &settled.brief_id).map_err(park)?;
+    let member = MemberId::parse("member_id", &settled.member_id)?;
+    let assignment = parse("assignment_id", &settled.assignment_id)?;
+    let brief = parse("brief_id", &settled.brief_id)?;
     let targets: Vec<NewTarget> = settled
         .output_targets
         .iter()
@@ -118,7 +81,7 @@ async fn register_outputs(
             kind: deliverable.kind().as_str_name().to_owned(),
             platform: deliverable.platform.clone(),
             tier: settled.tier_id.clone(),
-            published_at: clock::required("deliverables.publish_time", deliverable.publish_time.as_ref()).map_err(park)?,
+            published_at: clock::required("deliverables.publish_time", deliverable.publish_time.as_ref())?,
             currency: cost.currency.code().to_owned(),
             reward_minor: cost.minor,
             boost_minor: 0,
@@ -146,8 +109,8 @@ impl Effect for BudgetEffect {
     async fn apply(&self, conn: &mut PgConnection, change: &Change) -> Result<(), EffectError> {
         if let Some(draw) = fact::<budget::ReserveDrawChanged>(change)? {
             if !draw.output_id.is_empty() {
-                let id = parse("reserve_draw_id", &draw.reserve_draw_id).map_err(park)?;
-                let output = OutputId::parse("output_id", &draw.output_id).map_err(park)?;
+                let id = parse("reserve_draw_id", &draw.reserve_draw_id)?;
+                let output = OutputId::parse("output_id", &draw.output_id)?;
                 let dropped = matches!(draw.state(), budget::ReserveDrawState::Rejected | budget::ReserveDrawState::Lapsed);
                 store::output::put_draw(conn, programme_of(change)?, id, output, dropped).await?;
             }
@@ -172,7 +135,7 @@ async fn take_owed(conn: &mut PgConnection, change: &Change, posted: &budget::Le
         return Ok(());
     }
     let programme = programme_of(change)?;
-    let entry = parse("entry_id", &posted.entry_id).map_err(park)?;
+    let entry = parse("entry_id", &posted.entry_id)?;
     let owed = sign * amount("amount", posted.amount.as_ref())?.minor;
     if let Some(draw) = draw {
         store::output::insert_draw_posting(conn, programme, draw, entry, owed).await?;

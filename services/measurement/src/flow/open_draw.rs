@@ -23,6 +23,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::{
     clock,
     job::{self, Job, JobError, JobHandler, NewJob},
+    members::{self, Purpose},
     money::{Currency, Money},
     outbox,
     postgres::Db,
@@ -131,6 +132,13 @@ impl OpenDraw {
         let signal = store::signal::find(&mut conn, programme, SignalId(job.subject_id)).await?;
         let Some(signal) = signal.filter(|signal| signal.draw == Draw::Pending) else { return Ok(Found::Over) };
         let Some(output) = store::output::find(&mut conn, programme, signal.output).await? else { return Ok(Found::Over) };
+        let standing = members::standing(&mut conn, programme, output.member).await?;
+        if standing.suspended {
+            return Ok(Found::NoDraw("The member is suspended.".to_owned()));
+        }
+        if standing.withdrew(Purpose::ContentUse) {
+            return Ok(Found::NoDraw("The member does not consent to the use of its content any more.".to_owned()));
+        }
         let model = store::programme::active_model(&mut conn, programme).await?;
         let policy = store::programme::active_policy(&mut conn, programme).await?;
         let (Some(model), Some(policy)) = (model, policy) else {

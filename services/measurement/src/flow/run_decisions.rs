@@ -20,9 +20,12 @@ use chrono::TimeDelta;
 use koc_chassis::{
     fault::Violation,
     gate::Work,
+    ids::MemberId,
+    members::{self, Purpose},
     outbox::{self, NewFact},
 };
 use koc_proto::koc::measurement::v1 as pb;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Outputs that one round reads; beyond it the oldest are left out.
 const MAX_OUTPUTS: i64 = 200_000;
@@ -53,12 +56,22 @@ pub async fn run(work: &mut Work, period: Period) -> Result<Vec<StoredDecision>,
     let starts = trailing_starts(&period, &ends, policy.thresholds.window_periods);
     let from = starts.iter().copied().fold(period.end - TimeDelta::days(COHORT_DAYS), Ord::min);
     let outputs = store::output::published(work.conn(), programme, from, period.end, MAX_OUTPUTS).await?;
-    let measured = store::output::measure(work.conn(), outputs, period.end, model.attribution_days).await?;
+    let mut measured = store::output::measure(work.conn(), outputs, period.end, model.attribution_days).await?;
     let before = match decided.iter().filter(|other| other.end <= period.start).map(|other| other.start).max() {
         Some(start) => by_member(work, DecisionFilter { period_start: Some(start), ..DecisionFilter::default() }).await?,
         None => Vec::new(),
     };
-    let before = before.iter().map(|decision| (decision.member, Before::from(&decision.outcome))).collect();
+    let mut before: BTreeMap<MemberId, Before> =
+        before.iter().map(|decision| (decision.member, Before::from(&decision.outcome))).collect();
+    // Who does not want to be judged is not, and helps to judge nobody; who is suspended is not decided on.
+    let mut members: BTreeSet<MemberId> = measured.iter().map(|one| one.output.member).collect();
+    members.extend(before.keys());
+    let members: Vec<MemberId> = members.into_iter().collect();
+    let standings = members::standings(work.conn(), programme, &members).await?;
+    let judged = |member: &MemberId| standings.get(member).is_none_or(|standing| !standing.withdrew(Purpose::Profiling));
+    let decided_on = |member: &MemberId| standings.get(member).is_none_or(|standing| !standing.suspended);
+    measured.retain(|one| judged(&one.output.member));
+    before.retain(|member, _| judged(member));
     let automatic = policy.automatic.clone();
     let policy_version = known.decision_policy_version;
     let round = Round { period, starts, measured, before, model, policy };
@@ -70,7 +83,7 @@ pub async fn run(work: &mut Work, period: Period) -> Result<Vec<StoredDecision>,
         store::decision::put_pool(work.conn(), programme, id, &pool.results).await?;
     }
     let mut decisions = Vec::with_capacity(verdicts.judged.len());
-    for judged in verdicts.judged {
+    for judged in verdicts.judged.into_iter().filter(|one| decided_on(&one.member)) {
         let Judged { member, inputs, judgement } = judged;
         let progress = Progress::of_new(judgement.decision.action, judgement.decision.needs_approval, &automatic);
         let decision = StoredDecision {
@@ -102,7 +115,8 @@ pub async fn run(work: &mut Work, period: Period) -> Result<Vec<StoredDecision>,
 async fn by_member(work: &mut Work, filter: DecisionFilter) -> Result<Vec<StoredDecision>, Error> {
     let programme = work.programme();
     let mut decisions = store::decision::list(work.conn(), programme, filter, None, MAX_OUTPUTS).await?;
-    decisions.sort_by_key(|decision| decision.member);
+    // Of two that were merged since, the one's that goes on counts.
+    decisions.sort_by_key(|decision| (decision.member, decision.inputs.member_id == decision.member.0));
     Ok(decisions)
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 pub struct StoredDecision {
     pub id: DecisionId,
     pub programme: ProgrammeId,
+    /// The one that goes on, when the one that was decided on was merged; its inputs name that one.
     pub member: MemberId,
     pub inputs: Inputs,
     /// The texts of inputs and outcome, as they were hashed and must be given again.
@@ -241,22 +242,24 @@ pub async fn list(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<StoredDecision>, sqlx::Error> {
+    let person = super::member::ids(conn, programme, filter.member).await?;
     let rows = sqlx::query_as!(
         DecisionRow,
-        r#"SELECT d.decision_id, d.programme_id, d.member_id, d.policy_version, d.input_hash, d.inputs::text AS "inputs!",
+        r#"SELECT d.decision_id, d.programme_id, coalesce(a.leads_to, d.member_id) AS "member_id!", d.policy_version, d.input_hash, d.inputs::text AS "inputs!",
                   d.outcome::text AS "outcome!", d.currency_code, d.actor, d.create_time, p.state, p.approved_by,
                   p.profile_result, p.tier_result, p.limit_result
            FROM decision AS d
            JOIN decision_progress AS p ON p.decision_id = d.decision_id
+           LEFT JOIN member_alias AS a ON a.programme_id = d.programme_id AND a.member_id = d.member_id
            WHERE d.programme_id = $1
              AND ($2::uuid IS NULL OR d.decision_id > $2)
-             AND ($3::uuid IS NULL OR d.member_id = $3)
+             AND ($3::uuid[] IS NULL OR d.member_id = ANY ($3))
              AND ($4::timestamptz IS NULL OR d.period_start = $4)
            ORDER BY d.decision_id
            LIMIT $5"#,
         programme.0,
         after,
-        filter.member.map(|member| member.0),
+        person.as_deref(),
         filter.period_start,
         limit,
     )

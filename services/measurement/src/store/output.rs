@@ -127,7 +127,7 @@ pub async fn find(conn: &mut PgConnection, programme: ProgrammeId, id: OutputId)
     Ok(found.into_iter().find(|output| output.id == id))
 }
 
-/// Outputs after an id, in order of creation.
+/// Outputs after an id, in order of creation. Those of a member that was merged are the other's.
 pub async fn list(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -135,24 +135,26 @@ pub async fn list(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Output>, sqlx::Error> {
+    let person = super::member::ids(conn, programme, filter.member).await?;
     let rows = sqlx::query_as!(
         OutputRow,
-        r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
+        r#"SELECT o.output_id, o.programme_id, coalesce(a.leads_to, o.member_id) AS "member_id!", o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
                    WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
+           LEFT JOIN member_alias AS a ON a.programme_id = o.programme_id AND a.member_id = o.member_id
            WHERE o.programme_id = $1
              AND ($2::uuid IS NULL OR o.output_id > $2)
-             AND ($3::uuid IS NULL OR o.member_id = $3)
+             AND ($3::uuid[] IS NULL OR o.member_id = ANY ($3))
              AND ($4::uuid IS NULL OR o.assignment_id = $4)
            ORDER BY o.output_id
            LIMIT $5"#,
         programme.0,
         after,
-        filter.member.map(|member| member.0),
+        person.as_deref(),
         filter.assignment,
         limit,
     )
@@ -171,13 +173,14 @@ pub async fn published(
 ) -> Result<Vec<Output>, sqlx::Error> {
     let rows = sqlx::query_as!(
         OutputRow,
-        r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
+        r#"SELECT o.output_id, o.programme_id, coalesce(a.leads_to, o.member_id) AS "member_id!", o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
                    WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
+           LEFT JOIN member_alias AS a ON a.programme_id = o.programme_id AND a.member_id = o.member_id
            WHERE o.programme_id = $1 AND o.publish_time >= $2 AND o.publish_time < $3
            ORDER BY o.publish_time DESC, o.output_id
            LIMIT $4"#,
@@ -191,7 +194,7 @@ pub async fn published(
     Ok(rows.into_iter().map(Output::from).collect())
 }
 
-/// The newest outputs of one member published in [from, until), at most `limit`.
+/// The newest outputs of one member, by any of its ids, published in [from, until), at most `limit`.
 pub async fn published_by(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -200,20 +203,22 @@ pub async fn published_by(
     until: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<Output>, sqlx::Error> {
+    let person = super::member::ids(conn, programme, Some(member)).await?.unwrap_or_default();
     let rows = sqlx::query_as!(
         OutputRow,
-        r#"SELECT o.output_id, o.programme_id, o.member_id, o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
+        r#"SELECT o.output_id, o.programme_id, coalesce(a.leads_to, o.member_id) AS "member_id!", o.assignment_id, o.brief_id, o.deliverable_key, o.deliverable_kind,
                   o.platform, o.tier_id, o.publish_time, o.currency_code, o.reward_minor - o.returned_minor AS "reward_minor!", o.create_time,
                   (SELECT coalesce(sum(p.amount_minor), 0)::bigint
                    FROM reserve_draw AS d
                    JOIN reserve_draw_posting AS p ON p.reserve_draw_id = d.reserve_draw_id AND p.programme_id = d.programme_id
                    WHERE d.output_id = o.output_id AND d.programme_id = o.programme_id) AS "boost_minor!"
            FROM output AS o
-           WHERE o.programme_id = $1 AND o.member_id = $2 AND o.publish_time >= $3 AND o.publish_time < $4
+           LEFT JOIN member_alias AS a ON a.programme_id = o.programme_id AND a.member_id = o.member_id
+           WHERE o.programme_id = $1 AND o.member_id = ANY ($2) AND o.publish_time >= $3 AND o.publish_time < $4
            ORDER BY o.publish_time DESC, o.output_id
            LIMIT $5"#,
         programme.0,
-        member.0,
+        &person,
         from,
         until,
         limit,

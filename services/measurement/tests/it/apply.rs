@@ -14,7 +14,7 @@ use koc_proto::koc::{
 use koc_tests::wait;
 use tonic::{Code, Status};
 
-async fn approve(world: &World, actor: &str, decision_id: &str) -> Result<pb::Decision, Status> {
+pub async fn approve(world: &World, actor: &str, decision_id: &str) -> Result<pb::Decision, Status> {
     let request = pb::ApproveDecisionRequest {
         programme_id: world.programme.clone(),
         request_id: id(),

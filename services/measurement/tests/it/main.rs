@@ -6,6 +6,7 @@ mod apply;
 mod decision;
 mod door;
 mod feed;
+mod follow;
 mod observation;
 mod output;
 mod signal;

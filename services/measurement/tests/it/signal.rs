@@ -34,18 +34,18 @@ fn last(series: &[pb::Observation]) -> i64 {
 }
 
 /// A steady series with a burst of 2,000 views in the hour after it.
-fn burst(world: &World, output: &str) -> Vec<pb::Observation> {
+pub fn burst(world: &World, output: &str) -> Vec<pb::Observation> {
     let mut series = steady(world, output);
     series.push(reading(output, Metric::Views, last(&series) + 2_000, hour(world, STEADY_HOURS + 1)));
     series
 }
 
 /// An output published just before its series begins.
-async fn fresh(world: &World) -> String {
+pub async fn fresh(world: &World) -> String {
     world.output(2, yuan(100)).await
 }
 
-async fn wait_for_draw(world: &World, signal_id: &str) -> pb::Signal {
+pub async fn wait_for_draw(world: &World, signal_id: &str) -> pb::Signal {
     wait::until("the signal's draw to be settled", PATIENCE, async || {
         let request = pb::GetSignalRequest { programme_id: world.programme.clone(), signal_id: signal_id.to_owned() };
         let found = world.signals().get_signal(request).await.expect("there").into_inner().signal.unwrap_or_default();
@@ -54,13 +54,13 @@ async fn wait_for_draw(world: &World, signal_id: &str) -> pb::Signal {
     .await
 }
 
-async fn of_output(world: &World, output: &str) -> Vec<pb::Signal> {
+pub async fn of_output(world: &World, output: &str) -> Vec<pb::Signal> {
     let mut found = world.all_signals().await;
     found.retain(|signal| signal.output_id == output);
     found
 }
 
-async fn all_draws(world: &World) -> Vec<budget::ReserveDraw> {
+pub async fn all_draws(world: &World) -> Vec<budget::ReserveDraw> {
     let request = budget::ListReserveDrawsRequest { programme_id: world.programme.clone(), ..Default::default() };
     world.draws("planner").list_reserve_draws(request).await.expect("a page").into_inner().reserve_draws
 }

@@ -18,7 +18,7 @@ async fn model(world: &World, value_model: pb::ValueModel) -> Result<pb::ValueMo
     Ok(world.values().create_value_model(request).await?.into_inner().value_model.unwrap_or_default())
 }
 
-async fn member_value(
+pub async fn member_value(
     world: &World,
     member_id: &str,
     start: DateTime<Utc>,

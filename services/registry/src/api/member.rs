@@ -8,6 +8,7 @@ mod suspend;
 use super::convert::{self, Wire};
 use crate::{
     domain::{
+        consent,
         filter::{self, Filter},
         history::{Before, Change, ChangeKind, TRUST_LEVEL},
         member::{ExternalIdentity, State, TrustLevel, check_identities},
@@ -17,7 +18,7 @@ use crate::{
         text::storable,
     },
     error::Error,
-    flow::find_members::ById,
+    flow::{find_members::ById, tell_consents},
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -25,7 +26,7 @@ use koc_chassis::{
     gate::{Call, Gate, Outcome, Work},
     ids::{MemberId, ProgrammeId},
     lane::{Lane, Reading},
-    page,
+    outbox, page,
 };
 use koc_proto::koc::registry::v1 as pb;
 use std::collections::BTreeSet;
@@ -256,6 +257,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     let now = work.now().await?;
     let provenance = Provenance::of_new(&profile, now);
     let fields = profile.known();
+    let consents = consent::changes(&[], &profile.consents);
     let record = Record { profile, provenance };
     let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1, merged_into: None };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
@@ -266,6 +268,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
     let changed_fields = Field::paths(fields);
     work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: true, changed_fields, version: 1 }).await?;
+    outbox::append(work.conn(), &tell_consents::facts(programme, id, 1, &consents)).await?;
     work.audit(id.0, None);
     let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);
     Ok(pb::CreateMemberResponse { member })
@@ -324,7 +327,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let mut person = Person::new(locked.record);
     person.overwrite(mask.fields, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
-    let (mut fields, renamed) = (person.befores(), person.is_renamed());
+    let (mut fields, renamed, consents) = (person.befores(), person.is_renamed(), person.consent_changes());
     let mut changed_fields = Field::paths(person.changed);
     if trust_level != locked.trust_level {
         changed_fields.push(TRUST_LEVEL.to_owned());
@@ -340,6 +343,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
         let (actor, change) = (work.actor().to_owned(), Change::by_api(id, version, ChangeKind::Updated, fields));
         store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
         work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: false, changed_fields, version }).await?;
+        outbox::append(work.conn(), &tell_consents::facts(programme, id, version, &consents)).await?;
     }
     work.audit(id.0, None);
     let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);

@@ -220,6 +220,19 @@ pub enum AwardOrigin {
     Hand(String),
 }
 
+impl AwardOrigin {
+    /// Whether conditions gave it, to this member or to one that was merged into it.
+    pub fn is_by_rule(&self) -> bool {
+        match self {
+            Self::Rule(_) => true,
+            Self::Hand(source) => source.starts_with(MERGE_SOURCE),
+        }
+    }
+}
+
+/// How the sources begin of what a member has since another was merged into it, whose conditions gave it; the merge's id follows.
+pub const MERGE_SOURCE: &str = "merge/";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use super::{
     profile::Motivation,
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{fault::Violation, ids::MemberId};
+use koc_chassis::{fault::Violation, ids::MemberId, page};
 use uuid::Uuid;
 
 /// Fields of a filter.
@@ -198,7 +198,7 @@ impl Place {
         let (by, member) = key.rsplit_once('/')?;
         let by = match order.field {
             OrderField::MemberId => PlaceBy::Member,
-            OrderField::Time(_) => PlaceBy::Time(DateTime::from_timestamp_micros(by.parse().ok()?)?),
+            OrderField::Time(_) => PlaceBy::Time(page::time(by)?),
             OrderField::Text(_) => PlaceBy::Text(by.to_owned()),
         };
         Some(Self { member: MemberId(Uuid::try_parse(member).ok()?), by })

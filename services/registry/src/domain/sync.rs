@@ -3,6 +3,7 @@
 //! order on writes, and a field keeps the largest it has seen, so rows may come in any order and any number of times.
 
 use super::{
+    consent::{self, Purpose},
     history::Before,
     merge::{Taken, TakenField},
     profile::{Field, Profile},
@@ -203,6 +204,11 @@ impl Person {
     /// Whether the names by which it is found changed.
     pub fn is_renamed(&self) -> bool {
         [Field::DisplayName, Field::Channels].iter().any(|field| self.changed.contains(field))
+    }
+
+    /// What was withdrawn or given since the beginning: true for given.
+    pub fn consent_changes(&self) -> Vec<(Purpose, bool)> {
+        consent::changes(&self.before.consents, &self.record.profile.consents)
     }
 
     /// The changed fields with what they held.

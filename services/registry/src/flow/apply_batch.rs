@@ -10,6 +10,7 @@ use crate::{
         sync::{Outcome, Person, Row},
     },
     error::Error,
+    flow::tell_consents,
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -128,12 +129,13 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
 
     let now = clock::now(&mut tx).await?;
     let (mut created, mut updated, mut renamed) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut facts, mut changes) = (Vec::new(), Vec::new());
+    let (mut facts, mut changes, mut of_consents) = (Vec::new(), Vec::new(), Vec::new());
     for (id, Folded { person, stored }) in members {
         let fields = person.befores();
         if stored.is_none() || person.is_renamed() {
             renamed.push(id.0);
         }
+        let consents = person.consent_changes();
         let Person { record, changed, stamped, .. } = person;
         let visible = stored.is_none() || !changed.is_empty();
         let (state, trust_level, version) = match stored {
@@ -144,6 +146,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
             let changed_fields = Field::paths(changed);
             let fact = pb::MemberChanged { member_id: id.to_string(), created: stored.is_none(), changed_fields, version };
             facts.push(NewFact::new(programme, id.0, &fact));
+            of_consents.extend(tell_consents::facts(programme, id, version, &consents));
             let (kind, fields) = match stored {
                 None => (ChangeKind::Created, fields.into_iter().map(|before| Before::unkept(before.path)).collect()),
                 Some(_) => (ChangeKind::Updated, fields),
@@ -163,6 +166,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     store::search::put(&mut tx, programme, &renamed).await?;
     store::history::insert_all(&mut tx, programme, &changes, &call.caller.actor, now).await?;
     outbox::append(&mut tx, &facts).await?;
+    outbox::append(&mut tx, &of_consents).await?;
     if !facts.is_empty() {
         let (created, changed) = (created.len(), facts.len() - created.len());
         let reason = format!("from {}: {created} members created, {changed} changed", batch.source_system);

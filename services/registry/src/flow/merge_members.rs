@@ -3,13 +3,16 @@
 use super::{
     award_badges,
     move_points::{self, Moves},
-    rank_members::Gains,
+    rank_members::{self, Gains},
+    tell_consents,
 };
 use crate::{
     domain::{
-        badge::{Award, AwardId, AwardOrigin},
-        history::{Before, Change, ChangeKind},
+        badge::{Award, AwardId, AwardOrigin, MERGE_SOURCE},
+        consent::{self, Purpose},
+        history::{Before, Change, ChangeKind, STATE},
         leaderboard::Board,
+        member::State,
         merge::{self, MergeId, Refusal, Standing, Taken},
         points::{Account, Act, Entry, EntryId},
         profile::Field,
@@ -62,7 +65,7 @@ pub async fn merge(work: &mut Work, winner: MemberId, loser: MemberId, etag: &st
     if store::merge::move_identities(work.conn(), programme, pair.loser.id, pair.winner.id).await? > 0 {
         fields.push(EXTERNAL_IDENTITIES.to_owned());
     }
-    let awards = pair.copy_awards(work.conn()).await?;
+    let awards = pair.copy_awards(work.conn(), id).await?;
     let (lifetime, boards) = pair.move_points(work.conn(), id, &mut accounts).await?;
     let badges = award_badges::by_rule(work.conn(), programme).await?;
     award_badges::award(work.conn(), programme, &[pair.winner.id.0], &badges, &actor, now).await?;
@@ -124,13 +127,15 @@ pub async fn unmerge(work: &mut Work, loser: MemberId, reason: &str) -> Result<M
     pair.revoke_awards(work.conn(), &merge.awards).await?;
     pair.return_points(work.conn(), &merge, &mut accounts).await?;
     store::search::put(work.conn(), programme, &[pair.winner.id.0, pair.loser.id.0]).await?;
-    pair.keep(work.conn(), [(ChangeKind::GaveBack, befores), (ChangeKind::Unmerged, Vec::new())]).await?;
+    let (inherited, told) = pair.inherit(work.conn(), &merge).await?;
+    pair.keep(work.conn(), [(ChangeKind::GaveBack, befores), (ChangeKind::Unmerged, inherited)]).await?;
     let fact = pb::MemberUnmerged {
         merge_id: merge.id.to_string(),
         loser_member_id: pair.loser.id.to_string(),
         winner_member_id: pair.winner.id.to_string(),
     };
     pair.tell(work.conn(), NewFact::new(programme, pair.loser.id.0, &fact), fields).await?;
+    outbox::append(work.conn(), &told).await?;
     work.audit(pair.loser.id.0, Some(reason.to_owned()));
     Ok(pair.winner.id)
 }
@@ -175,16 +180,54 @@ impl Pair<'_> {
         self.write_winner(conn, person).await
     }
 
+    /// Lets what stopped while the two were one stop for the loser too: nobody said which of them it was meant for. That is the winner's
+    /// suspension, as nobody is merged who is suspended, and consents that were withdrawn since. Gives what was there before, and facts.
+    async fn inherit(&self, conn: &mut PgConnection, merge: &Merge) -> Result<(Vec<Before>, Vec<NewFact>), Error> {
+        let (id, version) = (self.loser.id, self.loser.version + 1);
+        let since = store::history::changed_since(conn, self.programme, self.winner.id, merge.winner_version).await?;
+        let mut person = Person::new(self.loser.record.clone());
+        let withdrawn = |purpose: Purpose| consent::withdrawn(&self.winner.record.profile.consents, purpose);
+        for purpose in Purpose::ALL.iter().copied().filter(|purpose| withdrawn(*purpose)) {
+            let field = Field::Consent(purpose);
+            if since.contains(&field.own_path()) && !consent::withdrawn(&self.loser.record.profile.consents, purpose) {
+                person.overwrite([field], &self.winner.record.profile, self.now);
+            }
+        }
+        let (mut befores, mut changed_fields, consents) =
+            (person.befores(), Field::paths(person.changed.clone()), person.consent_changes());
+        let loser = Locked { record: person.record, version, ..self.loser.clone() };
+        store::member::update_all(conn, self.programme, &[loser], self.now).await?;
+        let suspended = self.winner.state == State::Suspended;
+        if suspended {
+            store::member::set_state(conn, self.programme, id, State::Suspended, version, self.now).await?;
+            rank_members::show(conn, self.programme, id, false).await?;
+            befores.push(Before::named(STATE, self.loser.state.name()));
+            changed_fields.push(STATE.to_owned());
+        }
+        let member_id = id.to_string();
+        let mut told = Vec::new();
+        if !changed_fields.is_empty() {
+            let changed = pb::MemberChanged { member_id: member_id.clone(), created: false, changed_fields, version };
+            told.push(NewFact::new(self.programme, id.0, &changed));
+        }
+        if suspended {
+            told.push(NewFact::new(self.programme, id.0, &pb::MemberSuspended { member_id, version }));
+        }
+        told.extend(tell_consents::facts(self.programme, id, version, &consents));
+        Ok((befores, told))
+    }
+
     async fn write_winner(&self, conn: &mut PgConnection, person: Person) -> Result<(Vec<String>, Vec<Before>), Error> {
-        let befores = person.befores();
+        let (befores, consents, version) = (person.befores(), person.consent_changes(), self.winner.version + 1);
         let fields = Field::paths(person.changed);
+        outbox::append(conn, &tell_consents::facts(self.programme, self.winner.id, version, &consents)).await?;
         let winner = Locked { record: person.record, version: self.winner.version + 1, ..self.winner.clone() };
         store::member::update_all(conn, self.programme, &[winner], self.now).await?;
         Ok((fields, befores))
     }
 
     /// Gives the winner the badges that the loser holds and it does not, or not from the same source.
-    async fn copy_awards(&self, conn: &mut PgConnection) -> Result<Vec<AwardId>, Error> {
+    async fn copy_awards(&self, conn: &mut PgConnection, merge: MergeId) -> Result<Vec<AwardId>, Error> {
         let theirs = store::badge::standing_awards(conn, self.programme, self.loser.id).await?;
         if theirs.is_empty() {
             return Ok(Vec::new());
@@ -200,9 +243,9 @@ impl Pair<'_> {
         let mut awards = Vec::new();
         for award in theirs {
             let same = |other: &&Award| match (&award.origin, &other.origin) {
-                (AwardOrigin::Rule(_), AwardOrigin::Rule(_)) => true,
-                (AwardOrigin::Hand(one), AwardOrigin::Hand(other)) => one == other,
-                _ => false,
+                (AwardOrigin::Hand(one), AwardOrigin::Hand(other)) if one == other => true,
+                (theirs, AwardOrigin::Rule(_)) => theirs.is_by_rule(),
+                (theirs, ours) => theirs.is_by_rule() && ours.is_by_rule() && other.revoke_time.is_none(),
             };
             let given = ours.iter().filter(|other| other.badge_id == award.badge_id).find(same).is_some();
             if given || (held.contains(&award.badge_id) && !repeatable.contains(&award.badge_id)) {
@@ -210,7 +253,12 @@ impl Pair<'_> {
             }
             held.insert(award.badge_id.clone());
             let (id, actor) = (AwardId::new(), self.actor.to_owned());
-            awards.push(Award { id, member: self.winner.id, actor, award_time: self.now, ..award });
+            // What the loser's conditions gave is the merge's here: when that is undone, the winner's own can give it yet.
+            let origin = match award.origin.is_by_rule() {
+                true => AwardOrigin::Hand(format!("{MERGE_SOURCE}{merge}")),
+                false => award.origin.clone(),
+            };
+            awards.push(Award { id, member: self.winner.id, origin, actor, award_time: self.now, ..award });
         }
         award_badges::keep(conn, self.programme, &awards).await?;
         Ok(awards.into_iter().map(|award| award.id).collect())

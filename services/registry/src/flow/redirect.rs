@@ -7,8 +7,8 @@ use crate::{
     store,
 };
 use koc_chassis::ids::{MemberId, ProgrammeId};
-use sqlx::PgConnection;
-use std::collections::{BTreeMap, HashMap};
+use sqlx::{Acquire, PgConnection};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Accounts that are locked, without lots.
@@ -38,22 +38,25 @@ impl LockedAccounts {
     }
 }
 
-/// Locks the accounts that ids lead to; ids without a member are left out.
+/// Locks the accounts that ids lead to; ids without a member are left out. All are locked in the order of their ids, so that two calls
+/// never wait for each other in a circle: where a merge came between, those that are locked are let go and all are locked anew.
 pub async fn lock_accounts(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<LockedAccounts, Error> {
-    let mut accounts = store::points::lock_all(conn, programme, ids).await?;
     let mut merged = store::merge::around(conn, programme, ids).await?;
     loop {
-        // Where the ids lead, that is not locked yet. A winner may be merged in turn until its account is locked.
         let ends = |merged: &HashMap<MemberId, MemberId>| -> Vec<Uuid> {
-            let ends = ids.iter().filter_map(|id| merged.get(&MemberId(*id)));
-            ends.filter(|end| !accounts.contains_key(end)).map(|end| end.0).collect()
+            ids.iter().filter_map(|id| merged.get(&MemberId(*id))).map(|end| end.0).collect()
         };
-        let missing = ends(&merged);
-        if missing.is_empty() {
-            return Ok(LockedAccounts { accounts, merged });
+        let all: BTreeSet<Uuid> = ids.iter().copied().chain(ends(&merged)).collect();
+        let all: Vec<Uuid> = all.into_iter().collect();
+        let mut savepoint = conn.begin().await?;
+        let accounts = store::points::lock_all(&mut savepoint, programme, &all).await?;
+        // A merge locks both accounts: under the locks of these nothing changes any more.
+        let now = store::merge::around(&mut savepoint, programme, &all).await?;
+        if ends(&now).iter().all(|end| accounts.contains_key(&MemberId(*end))) {
+            savepoint.commit().await?;
+            return Ok(LockedAccounts { accounts, merged: now });
         }
-        accounts.extend(store::points::lock_all(conn, programme, &missing).await?);
-        let all: Vec<Uuid> = ids.iter().copied().chain(missing).collect();
-        merged = store::merge::around(conn, programme, &all).await?;
+        savepoint.rollback().await?;
+        merged = now;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::unknown;
 use crate::domain::{
-    badge::{Award, AwardId, AwardOrigin, Badge, Condition, Evidence, Holder},
+    badge::{Award, AwardId, AwardOrigin, Badge, Condition, Evidence, Holder, MERGE_SOURCE},
     consent::{Consent, Purpose, withdrawn},
     value::Score,
 };
@@ -142,14 +142,17 @@ pub async fn holders(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uui
         holders.insert(row.member_id, holder);
     }
     let rows = sqlx::query!(
-        r#"SELECT a.member_id, a.badge_id, bool_or(a.source IS NULL) AS "by_rule!",
+        r#"SELECT a.member_id, a.badge_id, bool_or(a.source IS NULL OR starts_with(a.source, $3)) AS "by_rule!",
                   (count(*) - count(r.award_id))::integer AS "held!"
            FROM badge_award a
            LEFT JOIN badge_revocation r ON r.programme_id = a.programme_id AND r.award_id = a.award_id
            WHERE a.programme_id = $1 AND a.member_id = ANY ($2)
+             -- What came by a merge and went with it was never the member's own: it can be earned.
+             AND NOT (r.award_id IS NOT NULL AND COALESCE(starts_with(a.source, $3), false))
            GROUP BY a.member_id, a.badge_id"#,
         programme.0,
         ids,
+        MERGE_SOURCE,
     )
     .fetch_all(conn)
     .await?;

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// The name under which the reason of a change stands among its values.
@@ -140,4 +141,22 @@ pub async fn list(
         }
     }
     Ok(kept)
+}
+
+/// What of a member changed after one of its versions: paths of fields.
+pub async fn changed_since(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+    version: i64,
+) -> Result<HashSet<String>, sqlx::Error> {
+    let paths = sqlx::query_scalar!(
+        "SELECT DISTINCT field
+         FROM member_change_value
+         WHERE programme_id = $1 AND member_id = $2 AND version > $3",
+        programme.0,
+        member.0,
+        version,
+    );
+    Ok(paths.fetch_all(conn).await?.into_iter().collect())
 }

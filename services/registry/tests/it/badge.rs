@@ -6,7 +6,7 @@ use koc_proto::koc::registry::v1 as pb;
 use pb::BadgeConditionKind as Kind;
 use tonic::{Code, Status};
 
-fn points(min_points: i64) -> pb::BadgeCondition {
+pub fn points(min_points: i64) -> pb::BadgeCondition {
     pb::BadgeCondition { kind: Kind::LifetimePoints.into(), min_points, ..Default::default() }
 }
 

@@ -19,6 +19,7 @@ mod member_feed;
 mod member_feed_load;
 mod merge;
 mod merge_property;
+mod parting;
 mod plans;
 mod points;
 mod points_property;

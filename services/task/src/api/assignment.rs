@@ -4,7 +4,7 @@ use super::{convert, delivery};
 use crate::{
     domain::{
         AssignmentId, TaskId,
-        assignment::{Assignment, AssignmentError},
+        assignment::{Assignment, AssignmentError, State},
         task::Candidate,
     },
     error::Error,
@@ -15,10 +15,11 @@ use crate::{
 use chrono::{DateTime, Utc};
 use koc_chassis::{
     gate::{Call, Gate, Work},
-    ids::MemberId,
-    page,
+    ids::{MemberId, ProgrammeId},
+    members, page,
 };
 use koc_proto::{koc::task::v1 as pb, rules::Rules};
+use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 
 const LIST: &str = "ListAssignments";
@@ -56,23 +57,52 @@ pub(super) async fn locked_to_end(work: &mut Work, id: &str) -> Result<Assignmen
     flow::lock_to_end(work.conn(), programme, id).await?.ok_or(Error::AssignmentNotFound(id))
 }
 
+/// As [`locked`], for the acceptance of `candidate`, who may have been merged: then the task's lock makes its ids' answers follow each other,
+/// and what another of them has taken stands in the way.
+async fn locked_to_accept(work: &mut Work, id: &str, candidate: &Candidate) -> Result<Assignment, Error> {
+    let programme = work.programme();
+    let person = members::group(work.conn(), programme, candidate.member).await?;
+    if person.len() == 1 {
+        return locked(work, id).await;
+    }
+    let assignment = locked_to_end(work, id).await?;
+    let open = store::assignment::open_of(work.conn(), assignment.task, &person).await?;
+    match open.into_iter().find(|(other, state)| *other != assignment.id && state != State::Offered.name()) {
+        Some((taken, _)) => Err(Error::AssignmentExists(taken)),
+        None => Ok(assignment),
+    }
+}
+
+/// Puts the members in place that go on for those that were merged.
+async fn lead(conn: &mut PgConnection, programme: ProgrammeId, assignments: &mut [Assignment]) -> Result<(), sqlx::Error> {
+    let ids: Vec<MemberId> = assignments.iter().map(|assignment| assignment.member).collect();
+    let led = members::led(conn, programme, &ids).await?;
+    for assignment in assignments {
+        assignment.member = led.get(&assignment.member).copied().unwrap_or(assignment.member);
+    }
+    Ok(())
+}
+
 /// As an answer to a mutation shows it: with what was handed in, without free text.
 pub(super) async fn shown(work: &mut Work, assignment: &Assignment) -> Result<pb::Assignment, Error> {
     let submissions = store::submission::list(work.conn(), assignment.id, FreeText::Left).await?;
-    let mut message = convert::assignment_to_proto(assignment, &submissions);
+    let mut assignment = [assignment.clone()];
+    lead(work.conn(), assignment[0].programme, &mut assignment).await?;
+    let mut message = convert::assignment_to_proto(&assignment[0], &submissions);
     message.strip_personal();
     Ok(message)
 }
 
 async fn offer(work: &mut Work, request: pb::OfferAssignmentRequest, candidate: Candidate) -> Result<Assignment, Error> {
     let task_id = TaskId::parse("task_id", &request.task_id)?;
-    let member = MemberId::parse("member_id", &request.member_id)?;
     let programme = work.programme();
+    let member = candidate.member;
     // The task's lock makes offers of one task follow each other: the last place is given once.
     let task = store::task::lock(work.conn(), programme, task_id).await?.ok_or(Error::TaskNotFound(task_id))?;
     let now = work.now().await?;
-    if let Some(open) = store::assignment::open_of(work.conn(), task_id, member).await? {
-        return Err(Error::AssignmentExists(open));
+    let person = members::group(work.conn(), programme, member).await?;
+    if let Some((open, _)) = store::assignment::open_of(work.conn(), task_id, &person).await?.first() {
+        return Err(Error::AssignmentExists(*open));
     }
     let target = task.target.clone();
     let task = task.seat(&candidate, now).map_err(|problem| Error::Task { task: task_id, target, problem })?;
@@ -121,8 +151,8 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
         self.gate
             .mutate_after(request, candidate, |work, request, candidate| {
                 Box::pin(async move {
-                    let assignment = locked(work, &request.assignment_id).await?;
-                    let accepted = transit(work, assignment, |a, now| a.accept(candidate.participates, now)).await?;
+                    let assignment = locked_to_accept(work, &request.assignment_id, &candidate).await?;
+                    let accepted = transit(work, assignment, |a, now| a.accept(candidate.participation, now)).await?;
                     Ok(pb::AcceptAssignmentResponse { assignment: Some(shown(work, &accepted).await?) })
                 })
             })
@@ -173,9 +203,10 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
                 let id = AssignmentId::parse("assignment_id", &request.assignment_id)?;
                 let mut tx = self.gate.db().begin().await?;
                 let found = store::assignment::find(&mut tx, call.programme, id).await?;
-                let assignment = found.ok_or(Error::AssignmentNotFound(id))?;
+                let mut assignment = [found.ok_or(Error::AssignmentNotFound(id))?];
+                lead(&mut tx, call.programme, &mut assignment).await?;
                 let submissions = store::submission::list(&mut tx, id, FreeText::Read).await?;
-                Ok(pb::GetAssignmentResponse { assignment: Some(convert::assignment_to_proto(&assignment, &submissions)) })
+                Ok(pb::GetAssignmentResponse { assignment: Some(convert::assignment_to_proto(&assignment[0], &submissions)) })
             })
             .await
     }
@@ -197,6 +228,7 @@ impl pb::assignment_service_server::AssignmentService for AssignmentApi {
                 let mut tx = self.gate.db().begin().await?;
                 let mut found = store::assignment::list(&mut tx, call.programme, filter, size + 1).await?;
                 let next_page_token = page::cut(&mut found, size, |a| page::token(LIST, &filters, &a.id.to_string()));
+                lead(&mut tx, call.programme, &mut found).await?;
                 let assignments = found.iter().map(|a| convert::assignment_to_proto(a, &[])).collect();
                 Ok(pb::ListAssignmentsResponse { assignments, next_page_token })
             })

@@ -62,6 +62,7 @@ fn task_fault(target: &Target, problem: &TaskError, text: String) -> Fault {
         TaskError::State { state } => Fault::refused("TASK_STATE", text).with("state", state.name()),
         TaskError::Full { capacity } => Fault::refused("TASK_FULL", text).with("capacity", capacity),
         TaskError::OfferClosed { deadline } => Fault::refused("OFFER_CLOSED", text).with("offer_deadline", deadline.to_rfc3339()),
+        TaskError::Suspended => Fault::refused("MEMBER_SUSPENDED", text),
         TaskError::NotEligible(mismatches) => {
             let unmet: Vec<&str> = mismatches.iter().map(|m| m.name()).collect();
             let fault = Fault::refused("MEMBER_NOT_ELIGIBLE", text).with("unmet", unmet.join(","));
@@ -89,6 +90,7 @@ fn assignment_fault(problem: &AssignmentError, text: String) -> Fault {
         }
         AssignmentError::SubmissionLimit { max } => Fault::refused("SUBMISSION_LIMIT", text).with("max_submissions", max),
         AssignmentError::ConsentWithdrawn => Fault::refused("CONSENT_WITHDRAWN", text).with("consent_purpose", "PARTICIPATION"),
+        AssignmentError::Suspended => Fault::refused("MEMBER_SUSPENDED", text),
         AssignmentError::NothingAccepted => Fault::refused("NOTHING_ACCEPTED", text),
     }
 }

@@ -7,7 +7,7 @@ use super::{
     AssignmentId, BriefId, ReservationId, SubmissionId, TaskId,
     brief::Package,
     submission::{Stage, Verdict},
-    task::{Deadlines, Task},
+    task::{Deadlines, Participation, Task},
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{
@@ -126,6 +126,8 @@ pub enum AssignmentError {
     SubmissionLimit { max: i64 },
     #[error("the member withdrew the consent to participate")]
     ConsentWithdrawn,
+    #[error("the member is suspended")]
+    Suspended,
     #[error("no LIVE submission is approved")]
     NothingAccepted,
 }
@@ -221,11 +223,15 @@ impl Assignment {
         Err(AssignmentError::State { state: self.state.name(), command })
     }
 
-    /// The member takes the offer; `participates` unless the consent to that is withdrawn.
-    pub fn accept(self, participates: bool, now: DateTime<Utc>) -> Result<Self, AssignmentError> {
+    /// The member takes the offer. Who may take none is told so, whatever became of this one.
+    pub fn accept(self, participation: Participation, now: DateTime<Utc>) -> Result<Self, AssignmentError> {
+        match participation {
+            Participation::Given => {}
+            Participation::Withdrawn => return Err(AssignmentError::ConsentWithdrawn),
+            Participation::Suspended => return Err(AssignmentError::Suspended),
+        }
         match self.state {
             State::Offered if now >= self.deadlines.offer => Err(AssignmentError::OfferClosed { deadline: self.deadlines.offer }),
-            State::Offered if !participates => Err(AssignmentError::ConsentWithdrawn),
             State::Offered => self.to(State::Reserving, now),
             _ => self.cannot("be accepted"),
         }
@@ -329,6 +335,14 @@ impl Assignment {
     pub fn expire_offer(self, now: DateTime<Utc>) -> Option<Self> {
         match self.state {
             State::Offered if now >= self.deadlines.offer => self.to(State::Expired(Closing::Unheld), now).ok(),
+            _ => None,
+        }
+    }
+
+    /// Nobody can take the offer any more, whatever its deadline. None when it is no offer any more.
+    pub fn withdraw_offer(self, now: DateTime<Utc>) -> Option<Self> {
+        match self.state {
+            State::Offered => self.to(State::Expired(Closing::Unheld), now).ok(),
             _ => None,
         }
     }

@@ -2,7 +2,10 @@
 
 use super::{BriefId, EnvelopeId, TaskId};
 use chrono::{DateTime, TimeDelta, Utc};
-use koc_chassis::{ids::ProgrammeId, money::Money};
+use koc_chassis::{
+    ids::{MemberId, ProgrammeId},
+    money::Money,
+};
 
 /// How far ahead a delivery deadline may lie.
 pub const MAX_DELIVERY_DAYS: i64 = 365;
@@ -71,6 +74,8 @@ pub enum TaskError {
     Full { capacity: i32 },
     #[error("offers closed at {deadline}")]
     OfferClosed { deadline: DateTime<Utc> },
+    #[error("the member is suspended")]
+    Suspended,
     #[error("the member does not match the task: {}", .0.iter().map(|m| m.name()).collect::<Vec<_>>().join(", "))]
     NotEligible(Vec<Mismatch>),
 }
@@ -95,6 +100,9 @@ impl Task {
         if self.filled >= self.capacity {
             return Err(TaskError::Full { capacity: self.capacity });
         }
+        if candidate.participation == Participation::Suspended {
+            return Err(TaskError::Suspended);
+        }
         let mismatches = self.target.mismatches(candidate);
         if !mismatches.is_empty() {
             return Err(TaskError::NotEligible(mismatches));
@@ -114,11 +122,23 @@ pub struct Target {
 /// What the registry says of a member, as far as it matters for an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// Whom the id leads to, when it is that of a member that was merged.
+    pub member: MemberId,
     pub tier_id: String,
     /// ISO 3166-2; None when unknown.
     pub region_code: Option<String>,
-    /// Consent to take part: given by joining, unless withdrawn.
-    pub participates: bool,
+    pub participation: Participation,
+}
+
+/// Whether a member may take what is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Participation {
+    /// Consent was given by joining and stands.
+    Given,
+    /// The consent was withdrawn.
+    Withdrawn,
+    /// The member is suspended.
+    Suspended,
 }
 
 /// What of a task's target a member does not match.
@@ -146,7 +166,7 @@ impl Target {
         let rules = [
             (Mismatch::Tier, among(&self.tier_ids, Some(&candidate.tier_id))),
             (Mismatch::Region, among(&self.region_codes, candidate.region_code.as_ref())),
-            (Mismatch::Participation, candidate.participates),
+            (Mismatch::Participation, candidate.participation == Participation::Given),
         ];
         rules.into_iter().filter(|(_, matches)| !matches).map(|(mismatch, _)| mismatch).collect()
     }
@@ -226,7 +246,8 @@ mod tests {
     }
 
     fn candidate() -> Candidate {
-        Candidate { tier_id: "CORE".into(), region_code: Some("CN-GD".into()), participates: true }
+        let (tier_id, region_code) = ("CORE".into(), Some("CN-GD".into()));
+        Candidate { member: Uuid::nil().into(), tier_id, region_code, participation: Participation::Given }
     }
 
     #[test]
@@ -238,10 +259,17 @@ mod tests {
 
     #[test]
     fn everything_that_does_not_match_is_named() {
-        let other = Candidate { tier_id: "BASE".into(), region_code: None, participates: false };
+        let (tier_id, participation) = ("BASE".into(), Participation::Withdrawn);
+        let other = Candidate { tier_id, region_code: None, participation, ..candidate() };
         let refused = task().seat(&other, NOW).expect_err("not eligible");
         assert_eq!(refused, TaskError::NotEligible(vec![Mismatch::Tier, Mismatch::Region, Mismatch::Participation]));
-        assert_eq!(Target::default().mismatches(&Candidate { participates: true, ..other }), []);
+        assert_eq!(Target::default().mismatches(&Candidate { participation: Participation::Given, ..other }), []);
+    }
+
+    #[test]
+    fn who_is_suspended_gets_no_place() {
+        let suspended = Candidate { participation: Participation::Suspended, ..candidate() };
+        assert_eq!(task().seat(&suspended, NOW).expect_err("suspended"), TaskError::Suspended);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::domain::{
 use chrono::{DateTime, Utc};
 use koc_chassis::{
     ids::{MemberId, ProgrammeId},
+    members,
     money::{Currency, Money},
 };
 use sqlx::{PgConnection, types::Json};
@@ -210,24 +211,72 @@ pub async fn lock(
     find(conn, programme, assignment).await
 }
 
-/// The open or completed assignment of a member in a task.
-pub async fn open_of(conn: &mut PgConnection, task: TaskId, member: MemberId) -> Result<Option<AssignmentId>, sqlx::Error> {
+/// The open and completed assignments of a person, by any of its ids, in a task, with their states; the oldest first.
+pub async fn open_of(
+    conn: &mut PgConnection,
+    task: TaskId,
+    person: &[MemberId],
+) -> Result<Vec<(AssignmentId, String)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT assignment_id, state
+         FROM assignment
+         WHERE task_id = $1 AND member_id = ANY ($2) AND state NOT IN ('UNFUNDED', 'DECLINED', 'REJECTED', 'EXPIRED')
+         ORDER BY assignment_id",
+        task.0,
+        &ids(person),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (AssignmentId(row.assignment_id), row.state)).collect())
+}
+
+/// A person's offers that nobody has answered, by task.
+pub async fn offers_of(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    person: &[MemberId],
+) -> Result<Vec<AssignmentId>, sqlx::Error> {
     let found = sqlx::query_scalar!(
         "SELECT assignment_id
          FROM assignment
-         WHERE task_id = $1 AND member_id = $2 AND state NOT IN ('UNFUNDED', 'DECLINED', 'REJECTED', 'EXPIRED')",
-        task.0,
-        member.0,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(found.map(AssignmentId))
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND state = 'OFFERED'
+         ORDER BY task_id, assignment_id",
+        programme.0,
+        &ids(person),
+    );
+    Ok(found.fetch_all(conn).await?.into_iter().map(AssignmentId).collect())
+}
+
+/// Of a person's offers those in tasks in which another of its ids has more: something that is taken, or the older offer.
+pub async fn offers_twice(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    person: &[MemberId],
+) -> Result<Vec<AssignmentId>, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT a.assignment_id
+         FROM assignment AS a
+         WHERE a.programme_id = $1 AND a.member_id = ANY ($2) AND a.state = 'OFFERED'
+           AND EXISTS (SELECT FROM assignment AS o
+                       WHERE o.task_id = a.task_id AND o.member_id = ANY ($2) AND o.member_id <> a.member_id
+                         AND o.state NOT IN ('UNFUNDED', 'DECLINED', 'REJECTED', 'EXPIRED')
+                         AND (o.state <> 'OFFERED' OR o.assignment_id < a.assignment_id))
+         ORDER BY a.task_id, a.assignment_id",
+        programme.0,
+        &ids(person),
+    );
+    Ok(found.fetch_all(conn).await?.into_iter().map(AssignmentId).collect())
+}
+
+fn ids(members: &[MemberId]) -> Vec<Uuid> {
+    members.iter().map(|member| member.0).collect()
 }
 
 /// Which assignments a list shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter {
     pub task: Option<TaskId>,
+    /// By any of its ids.
     pub member: Option<MemberId>,
     /// Those after this one by creation.
     pub after: Option<Uuid>,
@@ -240,6 +289,10 @@ pub async fn list(
     filter: Filter,
     limit: i64,
 ) -> Result<Vec<Assignment>, sqlx::Error> {
+    let person = match filter.member {
+        Some(member) => Some(ids(&members::group(conn, programme, member).await?)),
+        None => None,
+    };
     let rows = sqlx::query_as!(
         AssignmentRow,
         r#"SELECT assignment_id, programme_id, task_id, member_id, tier_id, brief_id, brief_revision, reward_minor, currency,
@@ -248,13 +301,13 @@ pub async fn list(
          FROM assignment
          WHERE programme_id = $1
            AND ($2::uuid IS NULL OR task_id = $2)
-           AND ($3::uuid IS NULL OR member_id = $3)
+           AND ($3::uuid[] IS NULL OR member_id = ANY ($3))
            AND ($4::uuid IS NULL OR assignment_id > $4)
          ORDER BY assignment_id
          LIMIT $5"#,
         programme.0,
         filter.task.map(|task| task.0),
-        filter.member.map(|member| member.0),
+        person.as_deref(),
         filter.after,
         limit,
     )

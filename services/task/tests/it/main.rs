@@ -9,6 +9,7 @@ mod crash;
 mod deadline;
 mod delivery;
 mod door;
+mod follow;
 mod life;
 mod money;
 mod offer;

@@ -140,5 +140,7 @@ async fn who_withdrew_consent_since_the_offer_cannot_take_it() {
 
     let answer = world.accept(&offered.assignment_id).await;
     assert_eq!(refused(answer, Code::FailedPrecondition, "CONSENT_WITHDRAWN")["consent_purpose"], "PARTICIPATION");
-    assert_eq!(world.get(&offered.assignment_id).await.expect("there").state(), State::Offered);
+    // The offer ends by itself, as soon as it is told.
+    world.wait_for(&offered.assignment_id, State::Expired, Settlement::None).await;
+    refused(world.accept(&offered.assignment_id).await, Code::FailedPrecondition, "CONSENT_WITHDRAWN");
 }

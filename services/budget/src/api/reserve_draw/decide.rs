@@ -1,5 +1,6 @@
 //! Deciding on a draw, and closing it.
 
+use super::request::unbarred;
 use crate::{
     domain::{
         reserve_draw::{Approval, Approving, Decided, Draw, DrawState, Evidence, Outcome},
@@ -19,6 +20,7 @@ const MAX_TOP_UPS: i64 = 10_000;
 pub async fn approve(work: &mut Work, id: ReserveDrawId, reason: String, currency: Currency) -> Result<Draw, Error> {
     let (mut draw, first) = locked(work, id).await?;
     let (now, actor) = (work.now().await?, work.actor().to_owned());
+    unbarred(work, &draw).await?;
     let approving = draw.approvable(first.as_ref(), &actor, now).map_err(|why| Error::of_draw(id, why))?;
     let approval = Approval { by: actor.clone(), reason: reason.clone(), time: now };
     store::reserve_draw::approve(work.conn(), &mut draw, approval).await?;

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        barred,
         envelope::Envelope,
         plan::{Plan, ResourceClass, Stage},
         reserve_draw::{Decided, Draw, DrawKind, DrawState, Evidence},
@@ -17,7 +18,7 @@ use crate::{
     store,
 };
 use chrono::{DateTime, Utc};
-use koc_chassis::{fault::Violation, gate::Work, job, money::Currency};
+use koc_chassis::{fault::Violation, gate::Work, job, members, money::Currency};
 use koc_proto::{koc::budget::v1 as pb, rules::Rules};
 
 /// What is asked of the reserve.
@@ -42,8 +43,11 @@ pub struct MoreAsked {
     pub decide_by_time: DateTime<Utc>,
 }
 
-pub async fn request(work: &mut Work, asked: Asked, currency: Currency) -> Result<Draw, Error> {
+pub async fn request(work: &mut Work, mut asked: Asked, currency: Currency) -> Result<Draw, Error> {
     let programme = work.programme();
+    if let Some(member) = asked.member {
+        asked.member = members::group(work.conn(), programme, member).await?.first().copied();
+    }
     // Two requests for one output or member do not miss each other.
     if let Some(output) = asked.output {
         store::reserve_draw::lock_output(work.conn(), output).await?;
@@ -137,6 +141,7 @@ struct Placing {
 /// Approves a new draw where policy does, or lets it wait for people.
 async fn place(work: &mut Work, placing: Placing, method: &'static str, reason: Option<String>) -> Result<Draw, Error> {
     let Placing { mut draw, sum, policy, reserve, currency } = placing;
+    unbarred(work, &draw).await?;
     let terms = &policy.terms;
     let most = terms.most(reserve.balances.allocated);
     if sum > most {
@@ -173,6 +178,13 @@ async fn place(work: &mut Work, placing: Placing, method: &'static str, reason: 
     work.audit(draw.id.0, reason);
     work.emit(draw.id.0, &fact::reserve_draw_changed(&draw)).await?;
     Ok(draw)
+}
+
+/// Refuses a draw for a member that is barred from it, by what is told of it.
+pub(super) async fn unbarred(work: &mut Work, draw: &Draw) -> Result<(), Error> {
+    let Some(member) = draw.member else { return Ok(()) };
+    let standing = members::standing(work.conn(), draw.programme, member).await?;
+    barred::from_draw(draw.kind, &standing).map_or(Ok(()), |why| Err(Error::of_barred(member, why)))
 }
 
 /// The reserve of an active plan.

@@ -176,6 +176,46 @@ fn a_members_limit_counts_what_is_held_owed_and_paid() {
 }
 
 #[test]
+fn members_that_are_one_person_have_their_limits_summed_and_their_own_again_when_they_are_parted() {
+    let mut books = books(&[1_000], &[100, 50]);
+    let of = |n: usize, by: usize, amount: i64| {
+        let Command::Reserve { envelope, purpose, time_to_live, .. } = reserve(n, amount) else { unreachable!() };
+        Command::Reserve { reservation: reservation(n), envelope, member: Some(member(by)), purpose, amount, time_to_live }
+    };
+    done(&mut books, &of(0, 0, 30), 0);
+    done(&mut books, &of(1, 1, 40), 0);
+    books.persons.leads.insert((PROGRAMME, member(1)), member(0));
+    let short = Refusal::MemberLimitExhausted { member: member(0), period_start_time: at(0), asked: 81, available: 80 };
+    assert_eq!(refused(&mut books, &of(2, 1, 81), 0), short);
+    let held = done(&mut books, &of(2, 1, 80), 0).reservation.expect("held");
+    assert_eq!(held.member, Some(member(0)), "for the one that goes on");
+    // What was the loser's stays counted as its own.
+    done(&mut books, &Command::Release { reservation: reservation(1), amount: Some(10) }, 1);
+    assert_eq!(books.limits.iter().map(|limit| limit.used).collect::<Vec<_>>(), [110, 30]);
+    books.persons.leads.clear();
+    let over = Refusal::MemberLimitExhausted { member: member(0), period_start_time: at(0), asked: 1, available: 0 };
+    assert_eq!(refused(&mut books, &of(3, 0, 1), 1), over, "what came since stays with the winner");
+    done(&mut books, &of(3, 1, 20), 1);
+}
+
+#[test]
+fn nothing_new_is_held_for_who_is_suspended_by_whichever_of_its_ids_and_what_is_held_goes_on() {
+    let mut books = books(&[1_000], &[]);
+    done(&mut books, &reserve(0, 100), 0);
+    assert_eq!(books.bars(PROGRAMME, &reserve(1, 1)), None);
+    books.persons.leads.insert((PROGRAMME, member(0)), member(1));
+    books.persons.suspended.insert((PROGRAMME, member(1)));
+    assert_eq!(books.bars(PROGRAMME, &reserve(1, 1)), Some(Refusal::MemberSuspended { member: member(1) }));
+    assert_eq!(books.bars(ProgrammeId(Uuid::from_u128(2)), &reserve(1, 1)), None, "another programme's");
+    for command in [commit(None), Command::Extend { reservation: reservation(0), time_to_live: TimeDelta::seconds(5) }] {
+        assert_eq!(books.bars(PROGRAMME, &command), None);
+    }
+    let Command::Reserve { reservation, envelope, purpose, amount, time_to_live, .. } = reserve(1, 1) else { unreachable!() };
+    let nobodys = Command::Reserve { reservation, envelope, member: None, purpose, amount, time_to_live };
+    assert_eq!(books.bars(PROGRAMME, &nobodys), None);
+}
+
+#[test]
 fn a_limit_counts_only_plans_whose_period_lies_in_its_own() {
     let mut books = books(&[1_000], &[10]);
     books.limits[0].period = Period::new(at(0), at(999)).expect("not empty");

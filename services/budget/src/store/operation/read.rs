@@ -4,7 +4,7 @@ use super::{Known, KnownOperations, Locks, MEMBER_LOCK, Operation};
 use crate::{
     domain::{
         balances::{Balances, EntryKind, Parts},
-        books::{EnvelopeBook, Receipt},
+        books::{EnvelopeBook, Persons, Receipt},
         member_limit::LimitUse,
         period::Period,
         plan::{ResourceClass, Stage},
@@ -108,89 +108,73 @@ pub(super) async fn envelopes(
     Ok((books.collect::<Result<_, sqlx::Error>>()?, now))
 }
 
-/// Keeps members from being given new limits meanwhile, in the order of their hashes.
-async fn share_members(conn: &mut PgConnection, members: &HashSet<MemberId>) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "SELECT pg_advisory_xact_lock_shared($1, m.hash)
-         FROM (SELECT DISTINCT hashtext(id::text) AS hash FROM UNNEST($2::uuid[]) AS u (id) ORDER BY hash) AS m",
-    )
-    .bind(MEMBER_LOCK)
-    .bind(members.iter().map(|m| m.0).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-struct LimitRow {
-    programme_id: Uuid,
-    member_id: Uuid,
-    period_start_time: DateTime<Utc>,
-    period_end_time: DateTime<Utc>,
-    amount: i64,
-    used: i64,
-}
-
-/// The limits of members that money of these plans counts towards, locked by key.
+/// The limits that money of these plans counts towards: of the members, and of those that are one person with them. With where their ids
+/// lead, and who is suspended. Locks are taken before they are read, by key.
 pub(super) async fn limits(
     conn: &mut PgConnection,
     envelopes: &BTreeMap<EnvelopeId, EnvelopeBook>,
     members: &HashSet<MemberId>,
     locks: Locks,
-) -> Result<Vec<LimitUse>, sqlx::Error> {
+) -> Result<(Vec<LimitUse>, Persons), sqlx::Error> {
     let programmes: Vec<Uuid> = envelopes.values().map(|e| e.programme.0).collect::<HashSet<_>>().into_iter().collect();
     let plans: Vec<Uuid> = envelopes.values().map(|e| e.plan.0).collect::<HashSet<_>>().into_iter().collect();
     let ids: Vec<Uuid> = members.iter().map(|m| m.0).collect();
-    let rows = match locks {
-        Locks::Taken => {
-            share_members(conn, members).await?;
-            sqlx::query_as!(
-                LimitRow,
-                "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
-                 FROM member_limit AS l
-                 WHERE l.programme_id = ANY ($1)
-                   AND l.member_id = ANY ($2)
-                   AND EXISTS (SELECT FROM plan AS p
-                               WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
-                                 AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
-                 ORDER BY l.programme_id, l.member_id, l.period_start_time
-                 FOR NO KEY UPDATE OF l",
-                &programmes,
-                &ids,
-                &plans,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-        Locks::None => {
-            sqlx::query_as!(
-                LimitRow,
-                "SELECT l.programme_id, l.member_id, l.period_start_time, l.period_end_time, l.amount, l.used
-                 FROM member_limit AS l
-                 WHERE l.programme_id = ANY ($1)
-                   AND l.member_id = ANY ($2)
-                   AND EXISTS (SELECT FROM plan AS p
-                               WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
-                                 AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)",
-                &programmes,
-                &ids,
-                &plans,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-    };
-    let mut limits = Vec::with_capacity(rows.len());
-    for row in rows {
-        limits.push(LimitUse {
-            programme: ProgrammeId(row.programme_id),
-            member: MemberId(row.member_id),
-            period: Period::new(row.period_start_time, row.period_end_time)
-                .map_err(|_| corrupt("member_limit.period_end_time"))?,
-            limit: row.amount,
-            used: row.used,
-        });
+    if locks == Locks::Taken {
+        sqlx::query!("SELECT lock_limits($1, $2, $3, $4)", MEMBER_LOCK, &programmes, &ids, &plans).execute(&mut *conn).await?;
     }
-    Ok(limits)
+    let rows = sqlx::query!(
+        r#"WITH asked AS MATERIALIZED (
+               SELECT p.id AS programme_id, m.id AS member_id, coalesce(a.leads_to, m.id) AS leads_to
+               FROM UNNEST($1::uuid[]) AS p (id)
+               CROSS JOIN UNNEST($2::uuid[]) AS m (id)
+               LEFT JOIN member_alias AS a ON a.programme_id = p.id AND a.member_id = m.id
+           ), person AS MATERIALIZED (
+               SELECT programme_id, leads_to AS member_id, leads_to FROM asked
+               UNION
+               SELECT a.programme_id, a.member_id, a.leads_to
+               FROM asked
+               JOIN member_alias AS a USING (programme_id, leads_to)
+           ), counted AS MATERIALIZED (
+               SELECT l.programme_id, l.member_id, person.leads_to, l.period_start_time, l.period_end_time, l.amount, l.used
+               FROM person
+               JOIN member_limit AS l USING (programme_id, member_id)
+               WHERE EXISTS (SELECT FROM plan AS p
+                             WHERE p.plan_id = ANY ($3) AND p.programme_id = l.programme_id
+                               AND l.period_start_time <= p.period_start_time AND p.period_end_time <= l.period_end_time)
+           )
+           SELECT asked.programme_id AS "programme_id!", asked.member_id AS "asked_id!", asked.leads_to AS "leads_to!",
+                  coalesce(f.suspended, false) AS "suspended!", l.member_id AS "member_id?", l.period_start_time AS "start?",
+                  l.period_end_time AS "end?", l.amount AS "amount?", l.used AS "used?"
+           FROM asked
+           LEFT JOIN followed_member AS f ON f.programme_id = asked.programme_id AND f.member_id = asked.leads_to
+           LEFT JOIN counted AS l ON l.programme_id = asked.programme_id AND l.leads_to = asked.leads_to"#,
+        &programmes,
+        &ids,
+        &plans,
+    )
+    .fetch_all(conn)
+    .await?;
+    let (mut limits, mut persons) = (BTreeMap::new(), Persons::default());
+    for row in rows {
+        let (programme, person) = (ProgrammeId(row.programme_id), MemberId(row.leads_to));
+        let mut lead = |member: MemberId| {
+            if member != person {
+                persons.leads.insert((programme, member), person);
+            }
+        };
+        lead(MemberId(row.asked_id));
+        if let (Some(member), Some(start), Some(end), Some(limit), Some(used)) =
+            (row.member_id.map(MemberId), row.start, row.end, row.amount, row.used)
+        {
+            lead(member);
+            let period = Period::new(start, end).map_err(|_| corrupt("member_limit.period_end_time"))?;
+            limits.insert((programme, member, start), LimitUse { programme, member, period, limit, used });
+        }
+        if row.suspended {
+            persons.suspended.insert((programme, person));
+        }
+    }
+    Ok((limits.into_values().collect(), persons))
 }
 
 /// Entries that are asked to be undone, and whether they were: read after the locks, under which alone an entry is undone.

@@ -49,7 +49,7 @@ fn offered() -> Assignment {
 }
 
 fn reserving() -> Assignment {
-    offered().accept(true, NOW).expect("offered")
+    offered().accept(Participation::Given, NOW).expect("offered")
 }
 
 fn in_progress() -> Assignment {
@@ -121,7 +121,10 @@ fn a_member_who_gives_up_while_money_is_asked_for_gets_none_held() {
 #[test]
 fn the_clock_refuses_what_is_late() {
     let deadlines = offered().deadlines;
-    assert_eq!(offered().accept(true, deadlines.offer), Err(AssignmentError::OfferClosed { deadline: deadlines.offer }));
+    assert_eq!(
+        offered().accept(Participation::Given, deadlines.offer),
+        Err(AssignmentError::OfferClosed { deadline: deadlines.offer })
+    );
     let late = in_progress().submit(first(), deadlines.delivery);
     assert_eq!(late, Err(AssignmentError::DeliveryClosed { deadline: deadlines.delivery }));
 }
@@ -178,7 +181,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
 fn apply(assignment: Assignment, command: &Command, now: DateTime<Utc>) -> Result<Assignment, AssignmentError> {
     let unchanged = assignment.clone();
     match command {
-        Command::Accept => assignment.accept(true, now),
+        Command::Accept => assignment.accept(Participation::Given, now),
         Command::Fund => assignment.fund(hold(), now),
         Command::RefuseFunds => assignment.refuse_funds(refusal(), now),
         Command::Decline => assignment.decline(now),
@@ -245,4 +248,15 @@ proptest! {
             prop_assert_eq!(assignment.state.settlement() == Settlement::Settled, assignment.state.hold().is_some());
         }
     }
+}
+
+#[test]
+fn who_may_take_nothing_accepts_nothing_and_an_offer_can_be_withdrawn_before_it_is_taken() {
+    assert_eq!(offered().accept(Participation::Withdrawn, NOW), Err(AssignmentError::ConsentWithdrawn));
+    assert_eq!(offered().accept(Participation::Suspended, NOW), Err(AssignmentError::Suspended));
+    let withdrawn = offered().withdraw_offer(NOW).expect("an offer");
+    assert_eq!(withdrawn.state, State::Expired(Closing::Unheld));
+    assert_eq!(withdrawn.clone().accept(Participation::Suspended, NOW), Err(AssignmentError::Suspended));
+    assert_eq!(withdrawn.withdraw_offer(NOW), None);
+    assert_eq!(offered().accept(Participation::Given, NOW).expect("taken").withdraw_offer(NOW), None);
 }

@@ -5,15 +5,49 @@ use proptest::{prelude::*, sample::Index};
 
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve { envelope: usize, member: Option<usize>, amount: i64, seconds: i64 },
-    Commit { of: usize, amount: Option<i64>, release_rest: bool },
-    Spend { of: usize, amount: Option<i64> },
-    Release { of: usize, amount: Option<i64> },
-    Extend { of: usize, seconds: i64 },
-    Reverse { entry: Index, amount: Option<i64>, release: bool },
-    Expire { of: usize },
-    SetLimit { member: usize, limit: i64 },
-    Wait { seconds: i64 },
+    Reserve {
+        envelope: usize,
+        member: Option<usize>,
+        amount: i64,
+        seconds: i64,
+    },
+    Commit {
+        of: usize,
+        amount: Option<i64>,
+        release_rest: bool,
+    },
+    Spend {
+        of: usize,
+        amount: Option<i64>,
+    },
+    Release {
+        of: usize,
+        amount: Option<i64>,
+    },
+    Extend {
+        of: usize,
+        seconds: i64,
+    },
+    Reverse {
+        entry: Index,
+        amount: Option<i64>,
+        release: bool,
+    },
+    Expire {
+        of: usize,
+    },
+    SetLimit {
+        member: usize,
+        limit: i64,
+    },
+    /// The two members are one from then on.
+    Merge {
+        loser: usize,
+    },
+    Part,
+    Wait {
+        seconds: i64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -30,8 +64,29 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(entry, amount, release)| Step::Reverse { entry, amount, release }),
         2 => any::<Index>().prop_map(|of| Step::Expire { of: of.index(1_000) }),
         1 => (0..2usize, 0..400i64).prop_map(|(member, limit)| Step::SetLimit { member, limit }),
+        1 => (0..2usize).prop_map(|loser| Step::Merge { loser }),
+        1 => Just(Step::Part),
         2 => (1..40i64).prop_map(|seconds| Step::Wait { seconds }),
     ]
+}
+
+/// As the store does when two members are merged or parted: one without a limit of its own stands beside the other's with nothing.
+fn lend(books: &mut Books, own: usize) {
+    books.limits.truncate(own);
+    if own == 1 && !books.persons.leads.is_empty() {
+        let in_use = books.reservations.values().filter(|r| r.member == Some(member(1))).map(|r| r.parts.in_use()).sum();
+        books.limits.push(LimitUse { member: member(1), limit: 0, used: in_use, ..books.limits[0].clone() });
+    }
+}
+
+/// What each person may use, and uses: of one, when the two are merged.
+fn persons(books: &Books) -> BTreeMap<MemberId, (i64, i64)> {
+    let mut persons = BTreeMap::new();
+    for limit in &books.limits {
+        let sums: &mut (i64, i64) = persons.entry(books.persons.led(PROGRAMME, limit.member)).or_default();
+        *sums = (sums.0 + limit.limit, sums.1 + limit.used);
+    }
+    persons
 }
 
 /// The id under which the ledger knows its entries.
@@ -154,6 +209,16 @@ proptest! {
                     }
                     continue;
                 }
+                Step::Merge { loser } => {
+                    books.persons.leads = BTreeMap::from([((PROGRAMME, member(loser)), member(1 - loser))]);
+                    lend(&mut books, limits.len());
+                    continue;
+                }
+                Step::Part => {
+                    books.persons.leads.clear();
+                    lend(&mut books, limits.len());
+                    continue;
+                }
                 Step::Wait { seconds } => {
                     now += seconds;
                     continue;
@@ -177,6 +242,7 @@ proptest! {
                         Refusal::EntryNotReversible { .. } | Refusal::EntryReversed { .. } => {
                             prop_assert!(command.original().is_some());
                         }
+                        Refusal::MemberSuspended { .. } => prop_assert!(false, "books do not ask who asks"),
                         Refusal::PlanState { .. } => prop_assert!(false, "the plan is active"),
                         Refusal::GrantOwnsReservation { .. } => prop_assert!(false, "books do not ask who asks"),
                         Refusal::EnvelopeHasChildren { .. } => prop_assert!(false, "no envelope has children"),
@@ -194,8 +260,9 @@ proptest! {
                 let grew = is.amount() >= was.parts.amount() && is.released >= was.parts.released;
                 prop_assert!(grew && (is.spent >= was.parts.spent || reversed), "what left `reserved` came back");
             }
-            for (was, is) in before.limits.iter().zip(&books.limits) {
-                prop_assert!(is.used <= is.limit.max(was.used), "a reservation took a limit past its end");
+            let was = persons(&before);
+            for (person, (limit, used)) in persons(&books) {
+                prop_assert!(used <= limit.max(was[&person].1), "a reservation took a limit past its end");
             }
             postings.extend(decision.postings);
         }

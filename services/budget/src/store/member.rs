@@ -1,0 +1,90 @@
+//! Members, as far as something is kept of them here; what they are is the registry's.
+
+use super::operation::MEMBER_LOCK;
+use crate::ids::{MemberId, ProgrammeId};
+use koc_chassis::{follow::Known, members};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// Members that money, limits, grants or draws are kept of, by id, after one.
+pub async fn known(conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
+    // The best of each index, then of all.
+    let rows = sqlx::query!(
+        r#"SELECT member_id AS "member_id!", programme_id AS "programme_id!"
+           FROM (
+               (SELECT DISTINCT member_id, programme_id
+                FROM reservation
+                WHERE member_id >= $1 AND (member_id, programme_id) > ($1, $2)
+                ORDER BY member_id, programme_id
+                LIMIT $3)
+               UNION
+               (SELECT DISTINCT member_id, programme_id
+                FROM member_limit
+                WHERE (member_id, programme_id) > ($1, $2)
+                ORDER BY member_id, programme_id
+                LIMIT $3)
+               UNION
+               (SELECT DISTINCT member_id, programme_id
+                FROM resource_grant
+                WHERE member_id >= $1 AND (member_id, programme_id) > ($1, $2)
+                ORDER BY member_id, programme_id
+                LIMIT $3)
+               UNION
+               (SELECT DISTINCT member_id, programme_id
+                FROM reserve_draw
+                WHERE member_id IS NOT NULL AND (member_id, programme_id) > ($1, $2)
+                ORDER BY member_id, programme_id
+                LIMIT $3)
+           ) AS k
+           ORDER BY member_id, programme_id
+           LIMIT $3"#,
+        after.member.0,
+        after.programme.0,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| Known { member: MemberId(row.member_id), programme: ProgrammeId(row.programme_id) }).collect())
+}
+
+/// The ids of a person: the one that goes on, then those that lead to it. None for no member.
+pub async fn ids(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: Option<MemberId>,
+) -> Result<Option<Vec<Uuid>>, sqlx::Error> {
+    let Some(member) = member else { return Ok(None) };
+    let group = members::group(conn, programme, member).await?;
+    Ok(Some(group.into_iter().map(|id| id.0).collect()))
+}
+
+/// Keeps all operations on the money of these members out until the transaction ends, and of those that are one person with any of them:
+/// operations hold the same locks shared. Gives all of them.
+pub async fn lock_persons(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    of: &[MemberId],
+) -> Result<Vec<MemberId>, sqlx::Error> {
+    let mut locked = BTreeSet::new();
+    loop {
+        let mut all = BTreeSet::new();
+        for member in of {
+            all.extend(members::group(conn, programme, *member).await?);
+            all.insert(*member);
+        }
+        // Who holds one lock of a person keeps others from being merged with it: the second round finds no more, unless a merge came between.
+        if all.is_subset(&locked) {
+            return Ok(all.into_iter().collect());
+        }
+        sqlx::query(
+            "SELECT pg_advisory_xact_lock($1, m.hash)
+             FROM (SELECT DISTINCT hashtext(id::text) AS hash FROM UNNEST($2::uuid[]) AS u (id) ORDER BY hash) AS m",
+        )
+        .bind(MEMBER_LOCK)
+        .bind(all.iter().map(|member| member.0).collect::<Vec<_>>())
+        .execute(&mut *conn)
+        .await?;
+        locked = all;
+    }
+}
