@@ -69,6 +69,7 @@ impl Process {
             .env("KOC_OPS_LISTEN", self.ops.to_string())
             .env("KOC_JWKS_FILE", token::jwks_file())
             .env("KOC_PEER_TOKEN_FILE", token::peer_token_file())
+            .env("KOC_SUPPRESSION_KEYS_FILE", token::suppression_keys_file())
             .env("KOC_LOG", "warn,koc_chassis=info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

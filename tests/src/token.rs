@@ -11,6 +11,7 @@ struct Identity {
     key: TokenKey,
     jwks: PathBuf,
     peer: PathBuf,
+    suppression: PathBuf,
 }
 
 /// What the folders of keys are called, before the number of their process.
@@ -25,9 +26,11 @@ fn identity() -> &'static Identity {
         let folder = std::env::temp_dir().join(format!("{FOLDER}{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the temp folder is writable");
         let (jwks, peer) = (folder.join("jwks.json"), folder.join("peer-token"));
+        let suppression = folder.join("suppression-keys");
+        std::fs::write(&suppression, format!("test {}\n", "5a".repeat(32))).expect("the temp folder is writable");
         std::fs::write(&jwks, key.jwks()).expect("the temp folder is writable");
         std::fs::write(&peer, sign(&key, "test-service", &all_scopes(), &["*".to_owned()])).expect("the temp folder is writable");
-        Identity { key, jwks, peer }
+        Identity { key, jwks, peer, suppression }
     })
 }
 
@@ -69,4 +72,10 @@ pub fn jwks_file() -> &'static Path {
 #[must_use]
 pub fn peer_token_file() -> &'static Path {
     &identity().peer
+}
+
+/// The keys by which registries of this process keep erased persons out.
+#[must_use]
+pub fn suppression_keys_file() -> &'static Path {
+    &identity().suppression
 }

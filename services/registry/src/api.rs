@@ -4,6 +4,7 @@ mod convert;
 mod error;
 
 mod badge;
+mod erasure;
 mod feed;
 mod honour;
 mod member;
@@ -14,17 +15,30 @@ mod sync;
 mod tier;
 mod value_profile;
 
-use crate::{IDENTITY, error::Error, flow::find_members::ById};
+use crate::{
+    IDENTITY,
+    domain::{erasure::Terms, suppression::Keys},
+    error::Error,
+    flow::find_members::ById,
+};
 use koc_chassis::{
     lane::{Lane, Reading},
     server::{MAX_MESSAGE_BYTES, Service},
 };
 use koc_proto::koc::registry::v1 as pb;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
 
 /// With it callers see what is personal where others see that there is something.
 const PERSONAL_SCOPE: &str = "registry.pii";
+
+/// How erased persons are known, and what every erasure is held to.
+#[derive(Debug, Clone)]
+pub struct Privacy {
+    pub keys: Arc<Keys>,
+    pub terms: Arc<Terms>,
+}
 
 /// A generated server with the suite's limits; it answers in the encoding that the client asks for.
 macro_rules! served {
@@ -39,13 +53,21 @@ macro_rules! served {
 }
 
 /// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other.
-pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
+pub fn routes(service: &Service, privacy: &Privacy, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
     let gate = service.gate::<Error>();
     let follow = member_feed::MemberFeedApi::new(gate.clone(), service.feed().clone(), stop.clone());
+    let Privacy { keys, terms } = privacy.clone();
     let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
-        .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone(), members)))
-        .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), stop)))
+        .add_service(served!(
+            pb::member_service_server::MemberServiceServer<_>,
+            member::MemberApi::new(gate.clone(), members, keys.clone())
+        ))
+        .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), keys.clone(), stop)))
+        .add_service(served!(
+            pb::erasure_service_server::ErasureServiceServer<_>,
+            erasure::ErasureApi::new(gate.clone(), keys, terms.clone())
+        ))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,

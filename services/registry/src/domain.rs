@@ -4,6 +4,7 @@ mod name;
 
 pub mod badge;
 pub mod consent;
+pub mod erasure;
 pub mod filter;
 pub mod history;
 pub mod leaderboard;
@@ -15,6 +16,7 @@ pub mod points;
 pub mod profile;
 pub mod programme;
 pub mod search;
+pub mod suppression;
 pub mod sync;
 pub mod text;
 pub mod tier;

@@ -3,6 +3,7 @@
 use crate::domain::{
     badge::AwardId,
     consent::Purpose,
+    erasure::ErasureId,
     leaderboard::Month,
     merge,
     points::{self, EntryId},
@@ -33,6 +34,20 @@ pub enum Error {
     MemberSuspended { member: MemberId },
     #[error("the member {member} is not suspended")]
     MemberNotSuspended { member: MemberId },
+    #[error("the member {member} was erased")]
+    MemberErased { member: MemberId, erasure: Option<ErasureId> },
+    /// The path of what tells so in the request.
+    #[error("the person was erased: {field} is suppressed")]
+    MemberSuppressed { field: String },
+    /// None when there is no key at all.
+    #[error("the service lacks the key that erased persons are known by")]
+    SuppressionKeyMissing { key_id: Option<String> },
+    #[error("nothing is suppressed by what was given")]
+    SuppressionNotFound,
+    #[error("there is no such erasure")]
+    ErasureNotFound { erasure: ErasureId },
+    #[error("nobody waits for {consumer} to follow this erasure")]
+    ConsumerUnknown { consumer: String },
     #[error("the member {member} withdrew consent to {}", purpose.name())]
     ConsentWithdrawn { member: MemberId, purpose: Purpose },
     #[error("there is no such entry of points")]

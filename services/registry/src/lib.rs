@@ -12,7 +12,7 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
-use crate::flow::{expire_points, rank_members};
+use crate::flow::{erase_member::Overdue, expire_points, rank_members};
 use koc_chassis::{
     gate,
     lane::Reading,
@@ -43,6 +43,7 @@ pub static SCHEMA: Schema = Schema {
         "badge_version",
         "badge_award",
         "badge_revocation",
+        "suppression_lift",
     ],
 };
 
@@ -50,6 +51,8 @@ pub static SCHEMA: Schema = Schema {
 const PURGE_PAUSE: Duration = Duration::from_secs(60 * 60);
 const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// How often erasures are looked for that somebody has not followed in time.
+const OVERDUE_PAUSE: Duration = Duration::from_secs(60);
 /// How often points whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the counts behind ranks are added up; ranks are exact meanwhile.
@@ -57,6 +60,7 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let privacy = config.erasure.privacy()?;
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
     let purged = db.clone();
@@ -67,9 +71,11 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(COUNT_PAUSE, move || rank_members::count(counted.clone()));
     let forgotten = db.clone();
     service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
+    let overdue = Overdue::new(db.clone(), privacy.terms.consumers.clone());
+    service.every(OVERDUE_PAUSE, move || overdue.clone().look());
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
-    let routes = api::routes(&service, members, stop);
+    let routes = api::routes(&service, &privacy, members, stop);
     service.serve(routes, metrics).await
 }
 

@@ -7,10 +7,12 @@
 //! 3. members, in the order of their ids; the identities of those that are merged or parted change under these locks;
 //! 4. what hangs on a member: its value profile and its tier proposal;
 //! 5. accounts of points, in the order of their members' ids: first those that have none get one, then all are locked. Entries, lots,
-//!    awards and places on leaderboards change under the lock of their member's account.
+//!    awards and places on leaderboards change under the lock of their member's account;
+//! 6. erasures, one at a time; what is suppressed is inserted in the order of its hashes.
 
 pub mod audit;
 pub mod badge;
+pub mod erasure;
 pub mod history;
 pub mod identity;
 pub mod leaderboard;
@@ -19,6 +21,7 @@ pub mod merge;
 pub mod points;
 pub mod programme;
 pub mod search;
+pub mod suppression;
 pub mod tier;
 pub mod title;
 pub mod value;

@@ -59,6 +59,7 @@ impl Children {
             ("KOC_OPS_LISTEN", format!("127.0.0.1:{}", port + OPS_OFFSET)),
             ("KOC_JWKS_FILE", keys.jwks.display().to_string()),
             ("KOC_PEER_TOKEN_FILE", keys.peer_token(name).display().to_string()),
+            ("KOC_SUPPRESSION_KEYS_FILE", keys.suppression_keys.display().to_string()),
         ];
         environment.extend(peers());
         if let Some(endpoint) = &self.otlp_endpoint {

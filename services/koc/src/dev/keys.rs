@@ -19,6 +19,8 @@ pub struct Files {
     pub jwks: PathBuf,
     /// The token for people and for the demo.
     pub token: PathBuf,
+    /// By which the registry keeps erased persons out.
+    pub suppression_keys: PathBuf,
     state: PathBuf,
 }
 
@@ -32,7 +34,17 @@ impl Files {
 /// What each service does at its peers.
 pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
     ("registry", &[]),
-    ("budget", &[ACT_AS, "registry.programme.read", "registry.member.read", "registry.tier.read", "registry.feed.read"]),
+    (
+        "budget",
+        &[
+            ACT_AS,
+            "registry.programme.read",
+            "registry.member.read",
+            "registry.tier.read",
+            "registry.feed.read",
+            "registry.erasure.acknowledge",
+        ],
+    ),
     (
         "task",
         &[
@@ -40,6 +52,7 @@ pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
             "registry.programme.read",
             "registry.member.read",
             "registry.feed.read",
+            "registry.erasure.acknowledge",
             "budget.reservation.write",
             "budget.reservation.read",
             "budget.plan.read",
@@ -53,6 +66,7 @@ pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
             "registry.member.read",
             "registry.tier.read",
             "registry.feed.read",
+            "registry.erasure.acknowledge",
             "registry.value_profile.write",
             "registry.tier.propose",
             "budget.feed.read",
@@ -80,7 +94,12 @@ pub fn write(state: &Path) -> anyhow::Result<Files> {
         write_private(&key_file, &key.to_pem()?, true)?;
         key
     };
-    let files = Files { jwks: state.join("jwks.json"), token: state.join("token"), state: state.to_owned() };
+    let suppression_keys = state.join("suppression-keys");
+    if !suppression_keys.exists() {
+        let secret: [u8; 32] = rand::random();
+        write_private(&suppression_keys, &format!("dev {}\n", hex::encode(secret)), true)?;
+    }
+    let files = Files { jwks: state.join("jwks.json"), token: state.join("token"), suppression_keys, state: state.to_owned() };
     std::fs::write(&files.jwks, key.jwks()).with_context(|| format!("cannot write {}", files.jwks.display()))?;
     let all = ["*".to_owned()];
     let sign = |client: &str, scopes: &[&str]| key.sign(&Grant { client, scopes, programmes: &all, valid_for: VALID_FOR });

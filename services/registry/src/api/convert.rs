@@ -3,6 +3,7 @@
 use crate::domain::{
     badge::ConditionKind,
     consent::{Consent, Purpose},
+    erasure::Ground,
     history::ChangeKind,
     member::{ExternalIdentity, Member, State, TrustLevel},
     member_feed::EventKind,
@@ -45,12 +46,13 @@ macro_rules! wire_enum {
 
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
-    MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack }
+    MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack, Erased }
     MemberEventKind = EventKind {
         Snapshot, Created, Updated, Suspended, Reinstated, Merged, Unmerged, TierChanged, PointsChanged, TitleChanged, BadgeAwarded,
         BadgeRevoked, Erased
     }
-    MemberState = State { Active, Suspended }
+    MemberState = State { Active, Suspended, Erased }
+    ErasureGround = Ground { Requested, ConsentWithdrawn, NotNeeded, Unlawful, LegalDuty }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }

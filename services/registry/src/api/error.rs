@@ -34,6 +34,23 @@ impl ServiceError for Error {
             Self::MergeRefused(refusal) => not_merged(refusal, text),
             Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
+            Self::MemberErased { member, erasure } => {
+                let fault = Fault::refused("MEMBER_ERASED", text).with("subject", member);
+                erasure.iter().fold(fault, |fault, erasure| fault.with("erasure_id", erasure))
+            }
+            Self::MemberSuppressed { field } => Fault::refused("MEMBER_SUPPRESSED", text).with("field", field),
+            // Not stored: the operator may give the key and the caller try again.
+            Self::SuppressionKeyMissing { key_id } => {
+                let fault = Fault { stored: false, ..Fault::refused("SUPPRESSION_KEY_MISSING", text) };
+                key_id.iter().fold(fault, |fault, key_id| fault.with("key_id", key_id))
+            }
+            Self::SuppressionNotFound => Fault::not_found("SUPPRESSION_NOT_FOUND", text),
+            Self::ErasureNotFound { erasure } => {
+                Fault::not_found("ERASURE_NOT_FOUND", text).with("resource_type", "erasure").with("resource_id", erasure)
+            }
+            Self::ConsumerUnknown { consumer } => {
+                Fault::not_found("CONSUMER_UNKNOWN", text).with("resource_type", "consumer").with("resource_id", consumer)
+            }
             Self::ConsentWithdrawn { member, purpose } => {
                 Fault::refused("CONSENT_WITHDRAWN", text).with("subject", member).with("purpose", purpose.name())
             }
@@ -111,6 +128,7 @@ fn not_merged(refusal: &merge::Refusal, text: String) -> Fault {
             Fault::refused("MEMBER_MERGED", text).with("subject", member).with("winner_member_id", into)
         }
         Refusal::Suspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
+        Refusal::Erased { member } => Fault::refused("MEMBER_ERASED", text).with("subject", member),
         Refusal::TooMany { winner, count } => Fault::refused("MERGE_LIMIT", text).with("subject", winner).with("count", count),
         Refusal::NotMerged { member } => Fault::refused("MEMBER_NOT_MERGED", text).with("subject", member),
         Refusal::NotLast { member, first } => {

@@ -1,5 +1,6 @@
 //! MemberService.
 
+mod create;
 mod history;
 mod merge;
 mod search;
@@ -8,17 +9,17 @@ mod suspend;
 use super::convert::{self, Wire};
 use crate::{
     domain::{
-        consent,
         filter::{self, Filter},
         history::{Before, Change, ChangeKind, TRUST_LEVEL},
-        member::{ExternalIdentity, State, TrustLevel, check_identities},
+        member::TrustLevel,
         member_list::{Field as ListField, Order, Place, Test, Text},
         profile::Field,
-        sync::{Person, Provenance, Record},
+        suppression::Keys,
+        sync::Person,
         text::storable,
     },
     error::Error,
-    flow::{find_members::ById, tell_consents},
+    flow::{erase_member::check_living, find_members::ById, tell_consents},
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -29,18 +30,19 @@ use koc_chassis::{
     outbox, page,
 };
 use koc_proto::koc::registry::v1 as pb;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 pub struct MemberApi {
     gate: Gate<Error>,
     members: Lane<Reading<ById>>,
+    keys: Arc<Keys>,
 }
 
 impl MemberApi {
-    pub fn new(gate: Gate<Error>, members: Lane<Reading<ById>>) -> Self {
-        Self { gate, members }
+    pub fn new(gate: Gate<Error>, members: Lane<Reading<ById>>, keys: Arc<Keys>) -> Self {
+        Self { gate, members, keys }
     }
 
     async fn get(&self, programme: ProgrammeId, id: MemberId) -> Result<pb::Member, Error> {
@@ -127,8 +129,14 @@ impl pb::member_service_server::MemberService for MemberApi {
         &self,
         request: Request<pb::CreateMemberRequest>,
     ) -> Result<Response<pb::CreateMemberResponse>, Status> {
-        let Outcome { mut message, replayed } =
-            self.gate.mutate(request, |work, request| Box::pin(create(work, request))).await?;
+        let keys = &self.keys;
+        let Outcome { mut message, replayed } = self
+            .gate
+            .mutate(request, |work, request| {
+                let keys = keys.clone();
+                Box::pin(async move { create::create(work, request, &keys).await })
+            })
+            .await?;
         if replayed {
             message.member = self.as_it_is_now(message.member).await?;
         }
@@ -238,42 +246,6 @@ impl pb::member_service_server::MemberService for MemberApi {
     }
 }
 
-async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb::CreateMemberResponse, Error> {
-    let identities: Vec<ExternalIdentity> = request.external_identities.into_iter().map(convert::identity).collect();
-    let mut violations = Violations::default();
-    violations.take_all(check_identities(&identities));
-    let profile = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
-    violations.finish()?;
-    let profile = profile.unwrap_or_default();
-
-    let programme = work.programme();
-    let tier_id = store::tier::lowest(work.conn(), programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
-    let id = MemberId::new();
-    let arrival = work.now().await?;
-    if let Some((index, holder)) = store::identity::claim_all(work.conn(), programme, id, &identities, arrival).await? {
-        let source_system = identities.get(index).map(|i| i.source_system.clone()).unwrap_or_default();
-        return Err(Error::ExternalIdentityTaken { index, source_system, holder });
-    }
-    let now = work.now().await?;
-    let provenance = Provenance::of_new(&profile, now);
-    let fields = profile.known();
-    let consents = consent::changes(&[], &profile.consents);
-    let record = Record { profile, provenance };
-    let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1, merged_into: None };
-    store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
-    store::search::put(work.conn(), programme, &[id.0]).await?;
-    let actor = work.actor().to_owned();
-    let before = fields.iter().map(|field| Before::unkept(field.own_path())).collect();
-    let change = Change::by_api(id, 1, ChangeKind::Created, before);
-    store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
-    let changed_fields = Field::paths(fields);
-    work.emit(id.0, &pb::MemberChanged { member_id: id.to_string(), created: true, changed_fields, version: 1 }).await?;
-    outbox::append(work.conn(), &tell_consents::facts(programme, id, 1, &consents)).await?;
-    work.audit(id.0, None);
-    let member = store::member::get(work.conn(), programme, id).await?.map(convert::member);
-    Ok(pb::CreateMemberResponse { member })
-}
-
 /// What an update mask names.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Mask {
@@ -319,6 +291,7 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let programme = work.programme();
     let locked = store::member::lock(work.conn(), programme, id).await?;
     let locked = locked.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    check_living(&locked)?;
     let id = locked.id;
     if !page::etag_matches(&request.etag, locked.version) {
         return Err(Error::EtagMismatch { member: id, version: locked.version });

@@ -3,7 +3,10 @@
 use super::convert;
 use crate::{
     IDENTITY,
-    domain::sync::{Outcome, Row},
+    domain::{
+        suppression::Keys,
+        sync::{Outcome, Row},
+    },
     error::Error,
     flow::apply_batch::{Applied, Batch, apply_batch},
 };
@@ -33,12 +36,13 @@ pub struct SyncApi {
     gate: Gate<Error>,
     drain: CancellationToken,
     slots: Arc<Semaphore>,
+    keys: Arc<Keys>,
 }
 
 impl SyncApi {
-    pub fn new(gate: Gate<Error>, drain: CancellationToken) -> Self {
+    pub fn new(gate: Gate<Error>, keys: Arc<Keys>, drain: CancellationToken) -> Self {
         let slots = gate.db().pool().options().get_max_connections().div_ceil(CONNECTIONS_PER_BATCH);
-        Self { gate, drain, slots: Arc::new(Semaphore::new(slots as usize)) }
+        Self { gate, drain, slots: Arc::new(Semaphore::new(slots as usize)), keys }
     }
 }
 
@@ -63,6 +67,7 @@ impl pb::sync_service_server::SyncService for SyncApi {
             rows: request.rows.into_iter().map(row).collect(),
             validate_only: request.validate_only,
             method: pb::BatchUpsertMembersRequest::NAME,
+            keys: self.keys.clone(),
         };
         let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
         Ok(Response::new(pb::BatchUpsertMembersResponse { results: results(applied) }))
@@ -78,6 +83,7 @@ impl pb::sync_service_server::SyncService for SyncApi {
             gate: self.gate.clone(),
             drain: self.drain.clone(),
             slots: self.slots.clone(),
+            keys: self.keys.clone(),
             caller: self.gate.caller(&request)?,
             batches: request.into_inner(),
             programme: None,
@@ -102,6 +108,7 @@ struct Sync {
     gate: Gate<Error>,
     drain: CancellationToken,
     slots: Arc<Semaphore>,
+    keys: Arc<Keys>,
     caller: Arc<Caller>,
     batches: Streaming<pb::SyncMembersRequest>,
     /// That of the first batch.
@@ -142,6 +149,7 @@ impl Sync {
             rows: request.rows.into_iter().map(row).collect(),
             validate_only: request.validate_only,
             method: pb::SyncMembersRequest::NAME,
+            keys: self.keys.clone(),
         };
         let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
         self.next_batch += 1;
@@ -191,6 +199,7 @@ fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
         Outcome::Unchanged => pb::SyncOutcome::Unchanged,
         Outcome::Stale => pb::SyncOutcome::Stale,
         Outcome::Merged => pb::SyncOutcome::Merged,
+        Outcome::Suppressed => pb::SyncOutcome::Suppressed,
     }
 }
 

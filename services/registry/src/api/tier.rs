@@ -9,7 +9,7 @@ use crate::{
         tier::{Policy, Proposal, Verdict, judge},
     },
     error::Error,
-    flow::award_badges,
+    flow::{award_badges, erase_member::check_living},
     store::{self, tier::Move},
 };
 use koc_chassis::{
@@ -146,6 +146,7 @@ async fn propose(work: &mut Work, request: pb::ProposeTierRequest) -> Result<pb:
     let programme = work.programme();
     let locked = store::member::lock(work.conn(), programme, member).await?;
     let locked = locked.ok_or(Error::MemberNotFound { member: Some(member) })?;
+    check_living(&locked)?;
     let member = locked.id;
     if locked.record.profile.withdraws(Purpose::Profiling) {
         return Err(Error::ConsentWithdrawn { member, purpose: Purpose::Profiling });

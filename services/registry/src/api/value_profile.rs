@@ -8,7 +8,7 @@ use crate::{
         value::ValueProfile,
     },
     error::Error,
-    flow::award_badges,
+    flow::{award_badges, erase_member::check_living},
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -80,6 +80,7 @@ async fn update(work: &mut Work, request: pb::UpdateValueProfileRequest) -> Resu
     let programme = work.programme();
     let member = store::member::lock(work.conn(), programme, id).await?;
     let member = member.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    check_living(&member)?;
     let id = member.id;
     if member.record.profile.withdraws(Purpose::Profiling) {
         return Err(Error::ConsentWithdrawn { member: id, purpose: Purpose::Profiling });

@@ -31,6 +31,8 @@ named! {
         Unmerged = "UNMERGED",
         /// That of the other was.
         GaveBack = "GAVE_BACK",
+        /// Its data was destroyed, with what earlier changes held.
+        Erased = "ERASED",
     }
 }
 

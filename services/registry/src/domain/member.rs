@@ -25,6 +25,8 @@ named! {
         Active = "ACTIVE",
         /// Gets no offers, grants or messages, redeems nothing, rises no tier and is on no leaderboard; what is owed is paid.
         Suspended = "SUSPENDED",
+        /// Its data was destroyed: nothing is known of it any more.
+        Erased = "ERASED",
     }
 }
 

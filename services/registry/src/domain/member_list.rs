@@ -109,7 +109,7 @@ impl Fields for Field {
                 let named = TrustLevel::from_name(value);
                 one_of(operator, named, TrustLevel::ALL, "NEW, PROVEN, TRUSTED or PARTNER").map(Test::TrustLevel)
             }
-            Self::State => one_of(operator, State::from_name(value), State::ALL, "ACTIVE or SUSPENDED").map(Test::State),
+            Self::State => one_of(operator, State::from_name(value), State::ALL, "ACTIVE, SUSPENDED or ERASED").map(Test::State),
             Self::CreateTime => time(Time::Create, operator, value),
             Self::UpdateTime => time(Time::Update, operator, value),
             Self::Motivations => {

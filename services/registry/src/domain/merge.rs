@@ -44,6 +44,8 @@ pub enum Refusal {
     Merged { member: MemberId, into: MemberId },
     #[error("the member {member} is suspended; it must be reinstated first")]
     Suspended { member: MemberId },
+    #[error("the member {member} was erased")]
+    Erased { member: MemberId },
     #[error("at most {MAX_MERGED} members are merged into one; there would be {count}")]
     TooMany { winner: MemberId, count: i64 },
     #[error("the member {member} is not merged")]
@@ -58,8 +60,10 @@ pub fn check(standings: [Standing; 2], count: i64) -> Result<(), Refusal> {
         if let Some(into) = merged_into {
             return Err(Refusal::Merged { member, into });
         }
-        if state == State::Suspended {
-            return Err(Refusal::Suspended { member });
+        match state {
+            State::Active => {}
+            State::Suspended => return Err(Refusal::Suspended { member }),
+            State::Erased => return Err(Refusal::Erased { member }),
         }
     }
     match count {

@@ -5,8 +5,10 @@
 use super::{
     consent::{self, Purpose},
     history::Before,
+    member::ExternalIdentity,
     merge::{Taken, TakenField},
     profile::{Field, Profile},
+    suppression::Identifier,
     text::storable,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -85,6 +87,13 @@ impl Row {
         Ok(Self { external_id, source_time, fields, values })
     }
 
+    /// By what the person of a source system is known.
+    pub fn identifiers(&self, source_system: &str) -> impl Iterator<Item = Identifier> {
+        let (source_system, external_id) = (source_system.to_owned(), self.external_id.clone());
+        let identity = Identifier::Identity(ExternalIdentity { source_system, external_id });
+        std::iter::once(identity).chain(Identifier::of_contact(&self.values.email, &self.values.phone))
+    }
+
     /// Errors: SOURCE_TIME_AHEAD. A clock far ahead would shut out all later writes.
     pub fn check_clock(&self, now: DateTime<Utc>) -> Result<(), Violation> {
         let ahead = self.source_time - now;
@@ -108,6 +117,8 @@ pub enum Outcome {
     Stale,
     /// Folded into the member that the row's own was merged into.
     Merged,
+    /// The person was erased: nothing was kept.
+    Suppressed,
 }
 
 /// A member while the rows of a batch are folded into it.

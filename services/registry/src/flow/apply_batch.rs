@@ -7,10 +7,11 @@ use crate::{
         member::{State, TrustLevel},
         merge::Refusal,
         profile::Field,
+        suppression::Keys,
         sync::{Outcome, Person, Row},
     },
     error::Error,
-    flow::tell_consents,
+    flow::{erase_member::check_living, suppress, tell_consents},
     store::{self, member::Locked},
 };
 use koc_chassis::{
@@ -22,7 +23,10 @@ use koc_chassis::{
     postgres::Db,
 };
 use koc_proto::koc::registry::v1 as pb;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// How often a batch that lost a race is applied.
@@ -37,6 +41,8 @@ pub struct Batch {
     pub validate_only: bool,
     /// Full name of the request, for the audit entry.
     pub method: &'static str,
+    /// What erased persons are known by.
+    pub keys: Arc<Keys>,
 }
 
 /// What became of a row. The member of a row that would be created is not known.
@@ -52,8 +58,10 @@ pub async fn apply_batch(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Appl
     loop {
         match apply_once(db, call, batch).await {
             Err(Error::Database(error)) if is_race(&error) && attempt < MAX_ATTEMPTS => attempt += 1,
-            // Somebody merged one of its members while it waited for them.
-            Err(Error::MergeRefused(Refusal::Merged { .. })) if attempt < MAX_ATTEMPTS => attempt += 1,
+            // Somebody merged or erased one of its members while it waited for them.
+            Err(Error::MergeRefused(Refusal::Merged { .. }) | Error::MemberErased { .. }) if attempt < MAX_ATTEMPTS => {
+                attempt += 1
+            }
             done => return done,
         }
     }
@@ -88,6 +96,7 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
     if let Some((member, into)) = locked.iter().find_map(|m| Some((m.id, m.merged_into?))) {
         return Err(Refusal::Merged { member, into }.into());
     }
+    locked.iter().try_for_each(check_living)?;
     // Nor did anybody undo a merge meanwhile: what was the winner's is another person's again.
     let external_ids: Vec<&str> = external_ids.into_iter().collect();
     for (id, claim) in store::identity::find_all(&mut tx, programme, &batch.source_system, &external_ids).await? {
@@ -95,6 +104,8 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
             return Err(Refusal::Merged { member: before.member, into: claim.member }.into());
         }
     }
+    let accepted = rows.iter().flatten().copied();
+    let suppressed = suppress::newcomers(&mut tx, programme, &batch.keys, &batch.source_system, accepted, &claims).await?;
     let mut members: BTreeMap<MemberId, Folded> = locked
         .into_iter()
         .map(|m| (m.id, Folded { person: Person::new(m.record), stored: Some((m.state, m.trust_level, m.version)) }))
@@ -109,6 +120,10 @@ async fn apply_once(db: &Db, call: &Call, batch: &Batch) -> Result<Vec<Applied>,
                 continue;
             }
         };
+        if suppressed.contains(&row.external_id) {
+            results.push(Applied::Done { outcome: Outcome::Suppressed, member: None });
+            continue;
+        }
         // Every accepted row's identity was found or claimed above.
         let Some(claim) = claims.get(&row.external_id) else { return Err(sqlx::Error::RowNotFound.into()) };
         let first = claim.new && !members.contains_key(&claim.member);

@@ -3,6 +3,7 @@
 use crate::{
     domain::{
         history::{STATE, TIER_ID},
+        member::State,
         member_feed::{Event, EventKind, Now, Place},
     },
     error::Error,
@@ -21,9 +22,6 @@ use koc_proto::{
 use prost::Message;
 use std::collections::BTreeSet;
 use uuid::Uuid;
-
-/// Published when a person is erased.
-const MEMBER_ERASED: &str = "koc.registry.v1.MemberErased";
 
 /// Reads what happens to the members of one programme.
 #[derive(Clone)]
@@ -133,6 +131,7 @@ impl Follower {
 fn now(found: Option<(crate::domain::member::Member, Option<MemberId>)>) -> Now {
     match found {
         None => Now::Erased,
+        Some((member, _)) if member.state == State::Erased => Now::Erased,
         Some((_, Some(winner))) => Now::MergedInto(winner),
         Some((member, None)) => Now::Member(Box::new(member)),
     }
@@ -156,7 +155,7 @@ fn kind(change: &Change) -> Result<Option<(EventKind, Vec<String>)>, Error> {
         pb::MemberTitleChanged::NAME => plain(EventKind::TitleChanged, &[]),
         pb::BadgeAwarded::NAME => plain(EventKind::BadgeAwarded, &[]),
         pb::BadgeRevoked::NAME => plain(EventKind::BadgeRevoked, &[]),
-        MEMBER_ERASED => plain(EventKind::Erased, &[]),
+        pb::MemberErased::NAME => plain(EventKind::Erased, &[]),
         _ => None,
     })
 }

@@ -2,6 +2,7 @@
 
 use super::{
     award_badges,
+    erase_member::check_living,
     move_points::{self, Moves},
     rank_members::{self, Gains},
     tell_consents,
@@ -106,6 +107,7 @@ pub async fn unmerge(work: &mut Work, loser: MemberId, reason: &str) -> Result<M
     // Another call may have been quicker: what was read before the locks is read again.
     let merge = store::merge::of_loser(work.conn(), programme, loser.id).await?.filter(|merge| merge.id == found.id);
     let merge = merge.ok_or(not_merged)?;
+    check_living(&winner)?;
     let first = match winner.merged_into {
         Some(_) => Some(winner.id),
         None => store::merge::last_loser(work.conn(), programme, winner.id).await?.filter(|last| *last != loser.id),

@@ -160,3 +160,20 @@ pub async fn changed_since(
     );
     Ok(paths.fetch_all(conn).await?.into_iter().collect())
 }
+
+/// The addresses and numbers that members had before, as (address, number) of which one is empty.
+pub async fn contacts(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    members: &[Uuid],
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT CASE WHEN field = 'profile.email' THEN content #>> '{}' ELSE '' END AS "email!",
+                  CASE WHEN field = 'profile.phone' THEN content #>> '{}' ELSE '' END AS "phone!"
+           FROM member_change_value
+           WHERE programme_id = $1 AND member_id = ANY ($2) AND field IN ('profile.email', 'profile.phone')"#,
+        programme.0,
+        members,
+    );
+    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.email, row.phone)).collect())
+}

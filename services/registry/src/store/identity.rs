@@ -94,6 +94,42 @@ pub async fn find_all(
     Ok(rows.into_iter().map(|r| (r.external_id, Claim { member: MemberId(r.member_id), new: false, merged: r.merged })).collect())
 }
 
+/// All identities of members.
+pub async fn of_members(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    members: &[Uuid],
+) -> Result<Vec<ExternalIdentity>, sqlx::Error> {
+    let identities = sqlx::query_as!(
+        ExternalIdentity,
+        "SELECT source_system, external_id
+         FROM external_identity
+         WHERE programme_id = $1 AND member_id = ANY ($2)",
+        programme.0,
+        members,
+    );
+    identities.fetch_all(conn).await
+}
+
+/// Gives up ids that were claimed in this transaction.
+pub async fn give_up(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    source_system: &str,
+    external_ids: &[&str],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM external_identity
+         WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)",
+        programme.0,
+        source_system,
+        external_ids as &[&str],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Claims identities for one new member; gives the first that is somebody else's, by its place in `identities`, and whose.
 pub async fn claim_all(
     conn: &mut PgConnection,

@@ -127,7 +127,8 @@ async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> 
                   m.motivations AS "motivations: Json<Vec<Motivation>>",
                   m.tags AS "tags: Json<Vec<String>>",
                   m.consents AS "consents: Json<Vec<Consent>>",
-                  m.state, m.trust_level, m.tier_id, m.tier_since, m.version, m.merged_into, m.create_time, m.update_time,
+                  CASE WHEN m.erase_time IS NULL THEN m.state ELSE 'ERASED' END AS "state!",
+                  m.trust_level, m.tier_id, m.tier_since, m.version, m.merged_into, m.create_time, m.update_time,
                   COALESCE((
                       SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id)
                                        ORDER BY i.source_system, i.external_id)
@@ -200,7 +201,7 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                   tags AS "tags: Json<Vec<String>>",
                   consents AS "consents: Json<Vec<Consent>>",
                   provenance AS "provenance: Json<Provenance>",
-                  state, trust_level, version, merged_into
+                  CASE WHEN erase_time IS NULL THEN state ELSE 'ERASED' END AS "state!", trust_level, version, merged_into
            FROM member
            WHERE programme_id = $1 AND member_id = ANY ($2)
            ORDER BY member_id
@@ -250,7 +251,7 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId)
     }
 }
 
-/// Those of these members that are suspended. Who asks under the lock of their accounts knows it until it ends.
+/// Those of these members that are suspended, or erased. Who asks under the lock of their accounts knows it until it ends.
 pub async fn suspended(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<MemberId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
         "SELECT member_id

@@ -59,6 +59,19 @@ pub async fn around(
     Ok(rows.into_iter().map(|row| (MemberId(row.member_id), MemberId(row.merged_into))).collect())
 }
 
+/// All ids of the person that an id belongs to, in their order; none when there is no such member.
+pub async fn person(conn: &mut PgConnection, programme: ProgrammeId, id: MemberId) -> Result<Vec<Uuid>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "SELECT m.member_id
+         FROM (SELECT COALESCE(merged_into, member_id) AS member_id FROM member WHERE programme_id = $1 AND member_id = $2) AS e
+         JOIN member m ON m.programme_id = $1 AND (m.member_id = e.member_id OR m.merged_into = e.member_id)
+         ORDER BY m.member_id",
+        programme.0,
+        id.0,
+    );
+    ids.fetch_all(conn).await
+}
+
 /// How many members lead to either of these.
 pub async fn count(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<i64, sqlx::Error> {
     let count = sqlx::query_scalar!(

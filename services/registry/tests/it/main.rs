@@ -6,6 +6,7 @@ mod world;
 mod badge;
 mod convergence;
 mod door;
+mod erasure;
 mod expiry;
 mod feed;
 mod history;

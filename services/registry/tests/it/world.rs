@@ -2,9 +2,10 @@
 
 use koc_chassis::telemetry::Metrics;
 use koc_proto::koc::{feed::v1::Change, registry::v1 as pb};
+use koc_registry::config::ErasureConfig;
 use koc_tests::{
     service::{self, Running, ServiceDatabase, TestChannel},
-    wait,
+    token, wait,
 };
 use prost::Message;
 use std::time::{Duration, UNIX_EPOCH};
@@ -21,6 +22,7 @@ pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
 pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
 pub type Badges = pb::badge_service_client::BadgeServiceClient<TestChannel>;
+pub type Erasures = pb::erasure_service_client::ErasureServiceClient<TestChannel>;
 pub type Honours = pb::honour_service_client::HonourServiceClient<TestChannel>;
 pub type Feed = pb::feed_service_client::FeedServiceClient<TestChannel>;
 pub type MemberFeed = pb::member_feed_service_client::MemberFeedServiceClient<TestChannel>;
@@ -95,6 +97,10 @@ impl World {
 
     pub fn honours(&self) -> Honours {
         Honours::new(self.channel.clone())
+    }
+
+    pub fn erasures(&self) -> Erasures {
+        Erasures::new(self.channel.clone())
     }
 
     pub fn feed(&self) -> Feed {
@@ -197,7 +203,9 @@ impl World {
 
 pub async fn serve(database: ServiceDatabase) -> Running {
     service::start_on(service::free_address(), database, |common, stop| {
-        koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop)
+        let erasure =
+            ErasureConfig { suppression_keys_file: Some(token::suppression_keys_file().to_owned()), ..Default::default() };
+        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
     })
     .await
 }

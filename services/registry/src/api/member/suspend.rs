@@ -8,7 +8,7 @@ use crate::{
         text::storable,
     },
     error::Error,
-    flow::rank_members,
+    flow::{erase_member::check_living, rank_members},
     store,
 };
 use koc_chassis::{fault::Violations, gate::Work, ids::MemberId, page};
@@ -46,6 +46,7 @@ async fn put(work: &mut Work, asked: Asked, state: State) -> Result<Option<pb::M
 
     let (programme, actor) = (work.programme(), work.actor().to_owned());
     let locked = store::member::lock(work.conn(), programme, id).await?.ok_or(Error::MemberNotFound { member: Some(id) })?;
+    check_living(&locked)?;
     let id = locked.id;
     if !page::etag_matches(&etag, locked.version) {
         return Err(Error::EtagMismatch { member: id, version: locked.version });
@@ -63,9 +64,9 @@ async fn put(work: &mut Work, asked: Asked, state: State) -> Result<Option<pb::M
     store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
     rank_members::show(work.conn(), programme, id, state == State::Active).await?;
     let member_id = id.to_string();
-    match state {
-        State::Suspended => work.emit(id.0, &pb::MemberSuspended { member_id, version }).await?,
-        State::Active => work.emit(id.0, &pb::MemberReinstated { member_id, version }).await?,
+    match kind {
+        ChangeKind::Suspended => work.emit(id.0, &pb::MemberSuspended { member_id, version }).await?,
+        _ => work.emit(id.0, &pb::MemberReinstated { member_id, version }).await?,
     }
     work.audit(id.0, Some(reason));
     Ok(store::member::get(work.conn(), programme, id).await?.map(convert::member))

@@ -3,6 +3,7 @@
 
 use crate::domain::{
     filter::{Filter, Operator},
+    member::State,
     member_list::{Order, OrderField, Place, PlaceBy, Test, Text, Time},
 };
 use chrono::{DateTime, Utc};
@@ -143,8 +144,13 @@ fn push_test(sql: &mut QueryBuilder<Postgres>, test: &Test) {
             sql.push("trust_level = ANY (").push_bind(names).push(")");
         }
         Test::State(states) => {
-            let names: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
-            sql.push("state = ANY (").push_bind(names).push(")");
+            // Who was erased stands as suspended, with the time.
+            let conditions = states.iter().map(|state| match state {
+                State::Active => "state = 'ACTIVE'",
+                State::Suspended => "state = 'SUSPENDED' AND erase_time IS NULL",
+                State::Erased => "state = 'SUSPENDED' AND erase_time IS NOT NULL",
+            });
+            sql.push("(").push(conditions.collect::<Vec<_>>().join(" OR ")).push(")");
         }
         Test::Time { column, operator: Operator::NotEqual, value } => {
             let column = time(*column);

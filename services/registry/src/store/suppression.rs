@@ -1,0 +1,120 @@
+//! By what erased persons would be known.
+
+use crate::domain::{erasure::ErasureId, suppression::Digest};
+use chrono::{DateTime, Utc};
+use koc_chassis::ids::ProgrammeId;
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// What was found.
+pub struct Found {
+    /// Those that are suppressed, with the erasure that each is from.
+    pub suppressed: HashMap<Digest, ErasureId>,
+    /// A key that was used and is not among those given: what was kept with it cannot be found.
+    pub missing_key: Option<String>,
+}
+
+/// Looks hashes up that were made with these keys, all that there are.
+pub async fn find(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    key_ids: &[&str],
+    digests: &[Digest],
+) -> Result<Found, sqlx::Error> {
+    let keys: Vec<&str> = digests.iter().map(|digest| digest.key_id.as_str()).collect();
+    let bytes: Vec<&[u8]> = digests.iter().map(|digest| digest.bytes.as_slice()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT s.key_id AS "key_id!", s.digest AS "digest?", s.erasure_id AS "erasure_id?"
+           FROM UNNEST($2::text[], $3::bytea[]) AS d (key_id, digest)
+           JOIN suppression s ON s.programme_id = $1 AND s.key_id = d.key_id AND s.digest = d.digest
+           UNION ALL
+           SELECT k.key_id, NULL, NULL
+           FROM suppression_key k
+           WHERE k.key_id <> ALL ($4::text[])"#,
+        programme.0,
+        &keys as &[&str],
+        &bytes as &[&[u8]],
+        key_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut found = Found { suppressed: HashMap::new(), missing_key: None };
+    for row in rows {
+        match (row.digest, row.erasure_id) {
+            (Some(bytes), Some(erasure)) => {
+                found.suppressed.insert(Digest { key_id: row.key_id, bytes }, ErasureId(erasure));
+            }
+            _ => found.missing_key = Some(row.key_id),
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps the hashes of an erased person, and that their keys are used.
+pub async fn put_all(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    erasure: ErasureId,
+    digests: &[Digest],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let keys: Vec<&str> = digests.iter().map(|digest| digest.key_id.as_str()).collect();
+    let bytes: Vec<&[u8]> = digests.iter().map(|digest| digest.bytes.as_slice()).collect();
+    sqlx::query!(
+        "INSERT INTO suppression_key (key_id, create_time)
+         SELECT DISTINCT k.key_id, $2::timestamptz
+         FROM UNNEST($1::text[]) AS k (key_id)
+         ON CONFLICT DO NOTHING",
+        &keys as &[&str],
+        now,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO suppression (programme_id, key_id, digest, erasure_id, create_time)
+         SELECT $1, d.key_id, d.digest, $4, $5
+         FROM UNNEST($2::text[], $3::bytea[]) AS d (key_id, digest)
+         ORDER BY d.key_id, d.digest
+         ON CONFLICT DO NOTHING",
+        programme.0,
+        &keys as &[&str],
+        &bytes as &[&[u8]],
+        erasure.0,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets persons in again, all that was suppressed with each, and keeps on what consent; says how much it was.
+pub async fn lift(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    erasures: &[Uuid],
+    consent_reference: &str,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<i64, sqlx::Error> {
+    let lifted = sqlx::query_scalar!(
+        r#"WITH gone AS (
+               DELETE FROM suppression
+               WHERE programme_id = $1 AND erasure_id = ANY ($2)
+               RETURNING erasure_id
+           ), kept AS (
+               INSERT INTO suppression_lift (programme_id, erasure_id, lift_time, consent_reference, lifted_count, actor)
+               SELECT $1, g.erasure_id, $5, $3, count(*), $4
+               FROM gone g
+               GROUP BY g.erasure_id
+           )
+           SELECT count(*) AS "count!"
+           FROM gone"#,
+        programme.0,
+        erasures,
+        consent_reference,
+        actor,
+        now,
+    );
+    lifted.fetch_one(conn).await
+}
