@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod cluster;
 pub mod database;
+pub mod erasure;
 pub mod http;
 pub mod ledger;
 pub mod members;

@@ -9,6 +9,7 @@ use std::{
 
 struct Identity {
     key: TokenKey,
+    folder: PathBuf,
     jwks: PathBuf,
     peer: PathBuf,
     suppression: PathBuf,
@@ -30,7 +31,7 @@ fn identity() -> &'static Identity {
         std::fs::write(&suppression, format!("test {}\n", "5a".repeat(32))).expect("the temp folder is writable");
         std::fs::write(&jwks, key.jwks()).expect("the temp folder is writable");
         std::fs::write(&peer, sign(&key, "test-service", &all_scopes(), &["*".to_owned()])).expect("the temp folder is writable");
-        Identity { key, jwks, peer, suppression }
+        Identity { key, folder, jwks, peer, suppression }
     })
 }
 
@@ -78,4 +79,10 @@ pub fn peer_token_file() -> &'static Path {
 #[must_use]
 pub fn suppression_keys_file() -> &'static Path {
     &identity().suppression
+}
+
+/// A folder of this process's own, which goes away some time after it.
+#[must_use]
+pub fn folder() -> &'static Path {
+    &identity().folder
 }

@@ -14,5 +14,6 @@ pub mod verify_ledger;
 
 pub mod follow_registry;
 
+pub mod erase_member;
 pub mod estimate_cost;
 pub mod move_grant;

@@ -31,6 +31,7 @@ use koc_chassis::{
     follow::{self, Follower},
     lane::Reading,
     postgres::Schema,
+    privacy,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
     telemetry::Metrics,
 };
@@ -79,6 +80,8 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let registry = service.peer(&config.registry.registry_url)?;
     let members = peer::Members::new(registry.clone());
     let currencies = Arc::new(peer::Currencies::new(service.db().clone(), registry.clone()));
+    let facts = Arc::new(RegistryFeed(registry.clone()));
+    privacy::follow(&mut service, IDENTITY.name, registry.clone(), facts, Arc::new(flow::erase_member::Persons));
     let follower = Follower::new(service.db().clone(), registry.clone(), FollowRegistry);
     let feed = Arc::new(RegistryFeed(registry));
     service.consume(Consumer::new(service.db().clone(), follow::SOURCE, feed, Arc::new(follower)));

@@ -104,7 +104,9 @@ impl Members {
         let mut client = pb::member_service_client::MemberServiceClient::new(self.registry.clone());
         let request = pb::GetMemberRequest { programme_id: programme.to_string(), member_id: member.to_string() };
         let answer = client.get_member(request).await.map_err(|status| failed(status, Error::MemberNotFound(member)))?;
-        answer.into_inner().member.ok_or(Error::MemberNotFound(member))
+        // Of an erased member nothing is known any more.
+        let there = |found: &pb::Member| found.state() != pb::MemberState::Erased;
+        answer.into_inner().member.filter(there).ok_or(Error::MemberNotFound(member))
     }
 
     /// Checks that nothing bars the member from a thing of this kind now; without an answer nothing is handed out.

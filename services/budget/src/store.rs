@@ -10,6 +10,7 @@ pub mod member;
 pub mod member_limit;
 pub mod memo;
 pub mod operation;
+pub mod person;
 pub mod plan;
 pub mod programme;
 pub mod rate_table;

@@ -143,7 +143,9 @@ impl<F: Follow> Follower<F> {
 pub fn standing(member: &pb::Member) -> Standing {
     let consents = member.profile.as_ref().map(|profile| profile.consents.as_slice()).unwrap_or_default();
     let withdrawn = consents.iter().filter(|consent| !consent.granted).filter_map(|consent| purpose(consent.purpose()));
-    Standing::new(member.state() == pb::MemberState::Suspended, withdrawn.map(|purpose| purpose.name().to_owned()).collect())
+    // Of who was erased nothing begins any more, as of who is suspended.
+    let stopped = matches!(member.state(), pb::MemberState::Suspended | pb::MemberState::Erased);
+    Standing::new(stopped, withdrawn.map(|purpose| purpose.name().to_owned()).collect())
 }
 
 fn purpose(wire: pb::ConsentPurpose) -> Option<Purpose> {

@@ -27,6 +27,7 @@ pub mod job;
 pub mod members;
 pub mod outbox;
 pub mod peer;
+pub mod privacy;
 pub mod sequencer;
 
 pub mod config;

@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod dev;
+mod export;
 mod import;
 mod migrate;
 mod serve;
@@ -40,6 +41,9 @@ enum Command {
     /// Follow what happens, as lines of JSON.
     #[command(subcommand)]
     Watch(watch::Watch),
+    /// Give out what the suite holds.
+    #[command(subcommand)]
+    Export(export::Export),
     /// Play the whole loop on a sample, as a client would: two quarters, from a CRM export to decisions.
     Demo(demo::Demo),
     /// Run everything on this machine, with nothing else needed: Postgres, the four services, the demo.
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Token(command) => command.run(),
         Command::Import(command) => on_all_cores(command.run()),
         Command::Watch(command) => on_all_cores(command.run()),
+        Command::Export(command) => on_all_cores(command.run()),
         Command::Demo(command) => on_all_cores(command.run()),
         // Its children end with the thread that started them, so that is the main one.
         Command::Dev(command) => command.run(),

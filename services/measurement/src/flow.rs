@@ -1,6 +1,7 @@
 //! What happens in several steps, or because of what other services tell.
 
 pub mod apply_decision;
+pub mod erase_member;
 pub mod follow_feeds;
 pub mod follow_registry;
 pub mod open_draw;

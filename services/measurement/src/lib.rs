@@ -27,6 +27,7 @@ use koc_chassis::{
     follow::{self, Follower},
     gate::{Gate, purge_records},
     postgres::Schema,
+    privacy,
     server::{Identity, MAX_MESSAGE_BYTES, Service},
     telemetry::Metrics,
 };
@@ -89,6 +90,8 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let task = service.peer(&config.task.task_url)?;
     let peers = Peers::new(registry.clone(), budget.clone());
 
+    let facts = Arc::new(RegistryFeed(registry.clone()));
+    privacy::follow(&mut service, IDENTITY.name, registry.clone(), facts, Arc::new(flow::erase_member::Persons));
     let follower = Follower::new(db.clone(), registry.clone(), FollowRegistry);
     service.consume(Consumer::new(db.clone(), follow::SOURCE, Arc::new(RegistryFeed(registry)), Arc::new(follower)));
     service.consume(Consumer::new(db.clone(), "task", Arc::new(TaskFeed(task)), Arc::new(TaskEffect)));

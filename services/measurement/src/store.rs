@@ -4,6 +4,7 @@ pub mod decision;
 pub mod member;
 pub mod observation;
 pub mod output;
+pub mod person;
 pub mod programme;
 pub mod signal;
 

@@ -65,7 +65,7 @@ CREATE TABLE suppression_lift (
     CONSTRAINT suppression_lift_erasure FOREIGN KEY (programme_id, erasure_id) REFERENCES erasure
 );
 
--- Takes the words out of what is otherwise never changed: reasons of moves, of badges taken back, and of what was done to these members.
+-- Takes the words out of what is otherwise never changed: reasons of moves, of badges taken back, and the trail of these members.
 -- Of members alone that were erased: with it the application role changes no other record. Gives how many rows it changed.
 CREATE FUNCTION erase_words(of_programme uuid, of_members uuid[]) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT AS $$
@@ -90,10 +90,6 @@ BEGIN
       AND r.reason <> '';
     GET DIAGNOSTICS step = ROW_COUNT;
     changed := changed + step;
-    UPDATE audit_entry AS e
-    SET reason = NULL
-    WHERE e.programme_id = of_programme AND e.subject_id = ANY (gone) AND e.reason IS NOT NULL;
-    GET DIAGNOSTICS step = ROW_COUNT;
-    RETURN changed + step;
+    RETURN changed + erase_trail(of_programme, gone);
 END $$;
 REVOKE EXECUTE ON FUNCTION erase_words(uuid, uuid[]) FROM PUBLIC;

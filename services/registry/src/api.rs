@@ -5,6 +5,7 @@ mod error;
 
 mod badge;
 mod erasure;
+mod export;
 mod feed;
 mod honour;
 mod member;
@@ -68,6 +69,7 @@ pub fn routes(service: &Service, privacy: &Privacy, members: Lane<Reading<ById>>
             pb::erasure_service_server::ErasureServiceServer<_>,
             erasure::ErasureApi::new(gate.clone(), keys, terms.clone())
         ))
+        .add_service(served!(pb::export_service_server::ExportServiceServer<_>, export::ExportApi::new(gate.clone(), terms)))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,

@@ -5,6 +5,7 @@ mod name;
 pub mod badge;
 pub mod consent;
 pub mod erasure;
+pub mod export;
 pub mod filter;
 pub mod history;
 pub mod leaderboard;

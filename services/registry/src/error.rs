@@ -4,6 +4,7 @@ use crate::domain::{
     badge::AwardId,
     consent::Purpose,
     erasure::ErasureId,
+    export::ExportId,
     leaderboard::Month,
     merge,
     points::{self, EntryId},
@@ -46,6 +47,14 @@ pub enum Error {
     SuppressionNotFound,
     #[error("there is no such erasure")]
     ErasureNotFound { erasure: ErasureId },
+    #[error("there is no such export, or none any more")]
+    ExportNotFound { export: ExportId },
+    #[error("there is no part {part} of a whole document of {holder}")]
+    ExportPartNotFound { holder: String, part: i32 },
+    #[error("nobody waits for {holder} to give a document")]
+    HolderUnknown { holder: String },
+    #[error("a part before the last, {last}, of the document of {holder} is missing")]
+    ExportPartMissing { holder: String, last: i32 },
     #[error("nobody waits for {consumer} to follow this erasure")]
     ConsumerUnknown { consumer: String },
     #[error("the member {member} withdrew consent to {}", purpose.name())]

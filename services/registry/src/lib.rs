@@ -51,7 +51,7 @@ pub static SCHEMA: Schema = Schema {
 const PURGE_PAUSE: Duration = Duration::from_secs(60 * 60);
 const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How often erasures are looked for that somebody has not followed in time.
+/// How often erasures are looked for that somebody has not followed in time, and exports that are too old.
 const OVERDUE_PAUSE: Duration = Duration::from_secs(60);
 /// How often points whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
@@ -71,12 +71,24 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(COUNT_PAUSE, move || rank_members::count(counted.clone()));
     let forgotten = db.clone();
     service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
+    let exported = db.clone();
+    service.every(OVERDUE_PAUSE, move || delete_exports(exported.clone()));
     let overdue = Overdue::new(db.clone(), privacy.terms.consumers.clone());
     service.every(OVERDUE_PAUSE, move || overdue.clone().look());
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
     let routes = api::routes(&service, &privacy, members, stop);
     service.serve(routes, metrics).await
+}
+
+/// Deletes exports of what is held of persons that are too old.
+async fn delete_exports(db: Db) {
+    let deleted = async { store::export::delete_old(&mut *db.pool().acquire().await?).await };
+    match deleted.await {
+        Ok(0) => {}
+        Ok(deleted) => tracing::info!(deleted, "deleted old exports of members"),
+        Err(error) => tracing::warn!(error = %error, "old exports of members could not be deleted; trying again in a minute"),
+    }
 }
 
 /// Removes old records, batch by batch, until none is left.

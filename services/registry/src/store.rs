@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod badge;
 pub mod erasure;
+pub mod export;
 pub mod history;
 pub mod identity;
 pub mod leaderboard;

@@ -1,6 +1,7 @@
 //! What goes on after an answer was given: jobs that hold money, settle it, and end what is late. Each step takes the locks, makes
 //! the change, its facts and the job's move in one transaction.
 
+pub mod erase_member;
 pub mod follow_registry;
 
 mod expire_assignment;

@@ -22,6 +22,7 @@ use koc_chassis::{
     follow::{self, Follower},
     gate,
     postgres::{Db, Schema},
+    privacy,
     server::{Identity, Service},
     telemetry::Metrics,
 };
@@ -51,6 +52,8 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let registry = peer::Registry::new(channel.clone());
     let budget = peer::Budget::new(service.peer(&config.budget.budget_url)?);
     flow::run(&mut service, &budget);
+    let facts = Arc::new(RegistryFeed(channel.clone()));
+    privacy::follow(&mut service, IDENTITY.name, channel.clone(), facts, Arc::new(flow::erase_member::Persons));
     let follower = Follower::new(service.db().clone(), channel.clone(), FollowRegistry);
     let feed = Arc::new(RegistryFeed(channel));
     service.consume(Consumer::new(service.db().clone(), follow::SOURCE, feed, Arc::new(follower)));

@@ -72,6 +72,9 @@ impl Registry {
             _ => Error::Peer { peer: "registry", status: Box::new(status) },
         })?;
         let found = answer.into_inner().member.unwrap_or_default();
+        if found.state() == registry::MemberState::Erased {
+            return Err(Error::MemberNotFound(member));
+        }
         let standing = follow::standing(&found);
         let participation = match (standing.suspended, standing.withdrew(Purpose::Participation)) {
             (true, _) => Participation::Suspended,

@@ -5,6 +5,7 @@
 pub mod assignment;
 pub mod brief;
 pub mod member;
+pub mod person;
 pub mod submission;
 pub mod task;
 

@@ -14,6 +14,7 @@ mod closing;
 mod concurrency;
 mod crash;
 mod door;
+mod erasure;
 mod feed;
 mod follow;
 mod grant;

@@ -43,6 +43,7 @@ pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
             "registry.tier.read",
             "registry.feed.read",
             "registry.erasure.acknowledge",
+            "registry.export.provide",
         ],
     ),
     (
@@ -53,6 +54,7 @@ pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
             "registry.member.read",
             "registry.feed.read",
             "registry.erasure.acknowledge",
+            "registry.export.provide",
             "budget.reservation.write",
             "budget.reservation.read",
             "budget.plan.read",
@@ -67,6 +69,7 @@ pub const PEER_SCOPES: [(&str, &[&str]); 4] = [
             "registry.tier.read",
             "registry.feed.read",
             "registry.erasure.acknowledge",
+            "registry.export.provide",
             "registry.value_profile.write",
             "registry.tier.propose",
             "budget.feed.read",

@@ -33,8 +33,8 @@ const SOME_REJECTED: u8 = 3;
 pub enum Import {
     /// Bring members in from a CRM's CSV export.
     ///
-    /// Every row is accounted for: created, updated, unchanged, stale, merged, or rejected with all that is wrong with it. Rejected rows go to a
-    /// file that can be mended and imported with the same mapping. Importing a file again changes nothing. Exit code 0: all rows went
+    /// Every row is accounted for: created, updated, unchanged, stale, merged, suppressed as of a person who was erased, or
+    /// rejected with all that is wrong with it. Rejected rows go to a file that can be mended and imported with the same mapping. Importing a file again changes nothing. Exit code 0: all rows went
     /// in; 3: some were rejected; 1: the import broke off.
     Members(Members),
 }
@@ -74,6 +74,8 @@ pub struct Counts {
     pub stale: u64,
     /// Applied to the member that the row's own was merged into.
     pub merged: u64,
+    /// Of a person who was erased: nothing was kept.
+    pub suppressed: u64,
     pub rejected: u64,
     /// Why rows were rejected; a row may have several reasons.
     pub reasons: Tally,
@@ -83,7 +85,7 @@ pub struct Counts {
 
 impl Counts {
     pub fn rows(&self) -> u64 {
-        self.created + self.updated + self.unchanged + self.stale + self.merged + self.rejected
+        self.created + self.updated + self.unchanged + self.stale + self.merged + self.suppressed + self.rejected
     }
 
     fn reject(&mut self, why: &[Reject]) {
@@ -123,13 +125,14 @@ impl Members {
 
         let seconds = started.elapsed().as_secs_f64();
         println!(
-            "{} rows in {seconds:.1} s: {} created, {} updated, {} unchanged, {} stale, {} merged, {} rejected{}",
+            "{} rows in {seconds:.1} s: {} created, {} updated, {} unchanged, {} stale, {} merged, {} suppressed, {} rejected{}",
             counts.rows(),
             counts.created,
             counts.updated,
             counts.unchanged,
             counts.stale,
             counts.merged,
+            counts.suppressed,
             counts.rejected,
             if self.dry_run { " (dry run: nothing was changed)" } else { "" },
         );
@@ -230,6 +233,7 @@ impl<'m> Uploader<'m> {
                 pb::SyncOutcome::Unchanged => counts.unchanged += 1,
                 pb::SyncOutcome::Stale => counts.stale += 1,
                 pb::SyncOutcome::Merged => counts.merged += 1,
+                pb::SyncOutcome::Suppressed => counts.suppressed += 1,
                 pb::SyncOutcome::Rejected => {
                     let why = reasons(pending.line, result.status.as_ref(), self.mapping);
                     counts.reject(&why);

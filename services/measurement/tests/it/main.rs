@@ -5,6 +5,7 @@ mod world;
 mod apply;
 mod decision;
 mod door;
+mod erasure;
 mod feed;
 mod follow;
 mod observation;

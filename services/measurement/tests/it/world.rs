@@ -117,7 +117,13 @@ fn budget_url(at: SocketAddr) -> BudgetPeer {
 }
 
 async fn run_registry(at: SocketAddr, database: ServiceDatabase) -> Running {
-    let serve = |common: ServeConfig, stop| koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop);
+    let serve = |common: ServeConfig, stop| {
+        let erasure = koc_registry::config::ErasureConfig {
+            suppression_keys_file: Some(koc_tests::token::suppression_keys_file().to_owned()),
+            ..Default::default()
+        };
+        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
+    };
     service::start_on(at, database, serve).await
 }
 

@@ -48,6 +48,18 @@ impl ServiceError for Error {
             Self::ErasureNotFound { erasure } => {
                 Fault::not_found("ERASURE_NOT_FOUND", text).with("resource_type", "erasure").with("resource_id", erasure)
             }
+            Self::ExportNotFound { export } => {
+                Fault::not_found("EXPORT_NOT_FOUND", text).with("resource_type", "export").with("resource_id", export)
+            }
+            Self::ExportPartNotFound { holder, part } => {
+                Fault::not_found("EXPORT_PART_NOT_FOUND", text).with("holder", holder).with("part", part)
+            }
+            Self::HolderUnknown { holder } => {
+                Fault::not_found("HOLDER_UNKNOWN", text).with("resource_type", "holder").with("resource_id", holder)
+            }
+            Self::ExportPartMissing { holder, last } => {
+                Fault::refused("EXPORT_PART_MISSING", text).with("subject", holder).with("last", last)
+            }
             Self::ConsumerUnknown { consumer } => {
                 Fault::not_found("CONSUMER_UNKNOWN", text).with("resource_type", "consumer").with("resource_id", consumer)
             }

@@ -58,7 +58,11 @@ pub async fn erase(
         rank_members::show(work.conn(), programme, MemberId(*id), false).await?;
     }
     let now = work.now().await?;
-    let erased = store::erasure::destroy(work.conn(), programme, &ids, now).await?;
+    let mut erased = store::erasure::destroy(work.conn(), programme, &ids, now).await?;
+    let exports = store::export::delete_of(work.conn(), programme, &ids).await?;
+    if exports > 0 {
+        erased.insert("member_export".to_owned(), i64::try_from(exports).unwrap_or(i64::MAX));
+    }
     let members = ids.iter().copied().map(MemberId).collect();
     let erasure = Erasure::begin(end.id, members, ground, erased, actor.clone(), now, terms);
     store::erasure::insert(work.conn(), programme, &erasure).await?;
@@ -66,6 +70,10 @@ pub async fn erase(
     let changes: Vec<Change> =
         person.iter().map(|one| Change::by_api(one.id, one.version + 1, ChangeKind::Erased, Vec::new())).collect();
     store::history::insert_all(work.conn(), programme, &changes, &actor, now).await?;
+    // Who knows nothing of erasures stops what needs the member all the same.
+    for one in person.iter().filter(|one| one.state == State::Active) {
+        work.emit(one.id.0, &pb::MemberSuspended { member_id: one.id.to_string(), version: one.version + 1 }).await?;
+    }
     let fact = pb::MemberErased {
         erasure_id: erasure.id.to_string(),
         member_id: end.id.to_string(),
@@ -77,7 +85,7 @@ pub async fn erase(
 }
 
 /// Locks all members of a person, in the order of their ids.
-async fn lock_person(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<Vec<Locked>, Error> {
+pub async fn lock_person(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<Vec<Locked>, Error> {
     loop {
         let ids = store::merge::person(conn, programme, member).await?;
         if ids.is_empty() {

@@ -60,7 +60,7 @@ pub async fn destroy(
         ("value_profile", gone.scores),
         ("tier_proposal", gone.proposals),
         ("member", i64::try_from(emptied.rows_affected()).unwrap_or(i64::MAX)),
-        ("reasons", words),
+        ("trail", words),
     ];
     Ok(counts.into_iter().filter(|(_, rows)| *rows > 0).map(|(name, rows)| (name.to_owned(), rows)).collect())
 }

@@ -86,7 +86,7 @@ async fn an_erased_member_is_an_id_and_nothing_else() {
     assert_eq!((&erasure.member_id, &erasure.member_ids), (&member_id, &vec![member_id.clone()]));
     let counts: Vec<(&str, i64)> = erasure.erased.iter().map(|count| (count.name.as_str(), count.rows)).collect();
     let member_rows = [("external_identity", 1), ("member", 1), ("member_change_value", 1), ("member_search", 1)];
-    assert_eq!(counts, [&member_rows[..], &[("reasons", 1)]].concat());
+    assert_eq!(counts, [&member_rows[..], &[("trail", 4)]].concat());
     assert_eq!(erase(&world, asked).await.expect("a retry").erasure_id, erasure.erasure_id);
 
     let left = world.get(&member_id).await.expect("found");

@@ -8,6 +8,7 @@ mod convergence;
 mod door;
 mod erasure;
 mod expiry;
+mod export;
 mod feed;
 mod history;
 mod http;

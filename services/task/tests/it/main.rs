@@ -9,6 +9,7 @@ mod crash;
 mod deadline;
 mod delivery;
 mod door;
+mod erasure;
 mod follow;
 mod life;
 mod money;

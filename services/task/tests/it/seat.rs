@@ -39,7 +39,11 @@ impl Seat {
 
 pub async fn start_registry(address: SocketAddr, database: ServiceDatabase) -> Running {
     service::start_on(address, database, |common, stop| {
-        koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop)
+        let erasure = koc_registry::config::ErasureConfig {
+            suppression_keys_file: Some(koc_tests::token::suppression_keys_file().to_owned()),
+            ..Default::default()
+        };
+        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
     })
     .await
 }
