@@ -32,6 +32,7 @@ pub struct Process {
     address: SocketAddr,
     ops: SocketAddr,
     database_url: String,
+    log: PathBuf,
     child: Option<Child>,
 }
 
@@ -40,7 +41,9 @@ impl Process {
     #[must_use]
     pub fn new(name: &'static str, superuser: &str) -> Self {
         let database_url = database::with_user(superuser, &format!("koc_{name}_app"));
-        Self { name, address: free_address(), ops: free_address(), database_url, child: None }
+        let address = free_address();
+        let log = token::folder().join(format!("{name}-{}.log", address.port()));
+        Self { name, address, ops: free_address(), database_url, log, child: None }
     }
 
     /// Which service it is.
@@ -61,8 +64,10 @@ impl Process {
     /// When the binary does not run.
     pub fn launch(&mut self, environment: &[(String, String)]) {
         let mut command = Command::new(koc());
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(&self.log).expect("the temp folder is writable");
         command
             .args(["serve", self.name])
+            .env("KOC_LOG", "warn,koc_chassis=info")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env("KOC_DATABASE_URL", &self.database_url)
             .env("KOC_LISTEN", self.address.to_string())
@@ -70,11 +75,19 @@ impl Process {
             .env("KOC_JWKS_FILE", token::jwks_file())
             .env("KOC_PEER_TOKEN_FILE", token::peer_token_file())
             .env("KOC_SUPPRESSION_KEYS_FILE", token::suppression_keys_file())
-            .env("KOC_LOG", "warn,koc_chassis=info")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stdout(log.try_clone().expect("a file has a second handle"))
+            .stderr(log);
         self.child = Some(command.spawn().expect("the binary runs"));
+    }
+
+    /// What it has logged, since the first start.
+    ///
+    /// # Panics
+    /// When it was never started.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("it writes its log there")
     }
 
     /// Waits until it serves.

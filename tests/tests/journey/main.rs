@@ -1,6 +1,7 @@
 //! The whole suite: four processes, one database, an outside client.
 
 mod crash;
+mod erasure;
 mod follow;
 mod history;
 mod page_tokens;
