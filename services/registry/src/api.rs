@@ -5,12 +5,14 @@ mod error;
 
 mod badge;
 mod feed;
+mod field_owner;
 mod honour;
 mod member;
 mod member_feed;
 mod points;
 mod programme;
 mod sync;
+mod sync_run;
 mod tier;
 mod value_profile;
 
@@ -46,6 +48,11 @@ pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: Cancellatio
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
         .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone(), members)))
         .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), stop)))
+        .add_service(served!(pb::sync_run_service_server::SyncRunServiceServer<_>, sync_run::SyncRunApi::new(gate.clone())))
+        .add_service(served!(
+            pb::field_owner_service_server::FieldOwnerServiceServer<_>,
+            field_owner::FieldOwnerApi::new(gate.clone())
+        ))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,

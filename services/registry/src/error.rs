@@ -6,6 +6,7 @@ use crate::domain::{
     leaderboard::Month,
     merge,
     points::{self, EntryId},
+    sync_run,
 };
 use koc_chassis::{
     fault::{Fault, Violation},
@@ -27,8 +28,12 @@ pub enum Error {
     ExternalIdentityTaken { index: usize, source_system: String, holder: MemberId },
     #[error("the member {member} was changed meanwhile: it is at version {version}")]
     EtagMismatch { member: MemberId, version: i64 },
+    #[error("the owner of {field} was changed meanwhile: it is at version {version}")]
+    FieldOwnerEtagMismatch { field: &'static str, version: i64 },
     #[error(transparent)]
     MergeRefused(#[from] merge::Refusal),
+    #[error(transparent)]
+    SyncRefused(#[from] sync_run::Refusal),
     #[error("the member {member} is suspended")]
     MemberSuspended { member: MemberId },
     #[error("the member {member} is not suspended")]

@@ -1,7 +1,7 @@
 //! How callers see the registry's errors.
 
 use crate::{
-    domain::{merge, points::Refusal},
+    domain::{merge, points::Refusal, sync_run},
     error::Error,
 };
 use koc_chassis::{
@@ -31,7 +31,11 @@ impl ServiceError for Error {
             Self::EtagMismatch { member, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("member_id", member).with("etag", page::etag(*version))
             }
+            Self::FieldOwnerEtagMismatch { field, version } => {
+                Fault::conflict("ETAG_MISMATCH", text).with("field", field).with("etag", page::etag(*version))
+            }
             Self::MergeRefused(refusal) => not_merged(refusal, text),
+            Self::SyncRefused(refusal) => not_synced(refusal, text),
             Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
             Self::ConsentWithdrawn { member, purpose } => {
@@ -116,5 +120,27 @@ fn not_merged(refusal: &merge::Refusal, text: String) -> Fault {
         Refusal::NotLast { member, first } => {
             Fault::refused("MERGE_NOT_LAST", text).with("subject", member).with("unmerge_first_member_id", first)
         }
+    }
+}
+
+fn not_synced(refusal: &sync_run::Refusal, text: String) -> Fault {
+    use sync_run::Refusal;
+    match refusal {
+        Refusal::NotFound { run } => {
+            Fault::not_found("RUN_NOT_FOUND", text).with("resource_type", "sync run").with("resource_id", run)
+        }
+        Refusal::Differs { run, setting } => Fault::refused("RUN_DIFFERS", text).with("subject", run).with("setting", setting),
+        Refusal::Closed { run, state } => Fault::refused("RUN_CLOSED", text).with("subject", run).with("state", state.name()),
+        Refusal::Gap { run, got, next } => {
+            Fault::refused("BATCH_GAP", text).with("subject", run).with("batch_number", got).with("next_batch_number", next)
+        }
+        Refusal::BatchDiffers { run, batch } => {
+            Fault::refused("BATCH_DIFFERS", text).with("subject", run).with("batch_number", batch)
+        }
+        Refusal::BatchForgotten { run, batch } => {
+            Fault::refused("BATCH_FORGOTTEN", text).with("subject", run).with("batch_number", batch)
+        }
+        Refusal::NotHeld { run, state } => Fault::refused("RUN_NOT_HELD", text).with("subject", run).with("state", state.name()),
+        Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
     }
 }

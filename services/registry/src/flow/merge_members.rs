@@ -162,7 +162,7 @@ impl Pair<'_> {
     /// Lets the winner take what is newer of the loser. Gives what it took, the paths that changed for callers, and what was there before.
     async fn take_fields(&self, conn: &mut PgConnection) -> Result<(Taken, Vec<String>, Vec<Before>), Error> {
         let mut person = Person::new(self.winner.record.clone());
-        let taken = person.absorb(&self.loser.record);
+        let taken = person.absorb(&self.loser.record, &store::field_owner::owners(conn, self.programme).await?);
         let (fields, befores) = self.write_winner(conn, person).await?;
         Ok((taken, fields, befores))
     }
