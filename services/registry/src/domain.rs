@@ -9,6 +9,7 @@ pub mod history;
 pub mod leaderboard;
 pub mod member;
 pub mod member_feed;
+pub mod member_import;
 pub mod member_list;
 pub mod merge;
 pub mod ownership;

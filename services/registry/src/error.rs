@@ -4,7 +4,7 @@ use crate::domain::{
     badge::AwardId,
     consent::Purpose,
     leaderboard::Month,
-    merge,
+    member_import, merge,
     points::{self, EntryId},
     sync_run,
 };
@@ -32,6 +32,8 @@ pub enum Error {
     FieldOwnerEtagMismatch { field: &'static str, version: i64 },
     #[error(transparent)]
     MergeRefused(#[from] merge::Refusal),
+    #[error(transparent)]
+    ImportRefused(#[from] member_import::Refusal),
     #[error(transparent)]
     SyncRefused(#[from] sync_run::Refusal),
     #[error("the member {member} is suspended")]

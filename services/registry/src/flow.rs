@@ -5,6 +5,7 @@ pub mod award_badges;
 pub mod expire_points;
 pub mod find_members;
 pub mod follow_members;
+pub mod import_members;
 pub mod merge_members;
 pub mod move_points;
 pub mod purge_syncs;

@@ -12,7 +12,7 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
-use crate::flow::{expire_points, purge_syncs, rank_members, sweep_unseen};
+use crate::flow::{expire_points, import_members, purge_syncs, rank_members, sweep_unseen};
 use koc_chassis::{
     gate,
     lane::Reading,
@@ -68,6 +68,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let forgotten = db.clone();
     service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
     service.run_jobs(sweep_unseen::KIND, Arc::new(sweep_unseen::Sweep::new(db.clone())));
+    service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row)));
     let synced = db.clone();
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let (members, work) = Reading::lane(&db);

@@ -1,7 +1,7 @@
 //! All SQL of the registry.
 //!
 //! **Lock order.** A transaction takes its locks in this order and never goes back:
-//! 0. the row of a sync's run;
+//! 0. the row of an import of a file, then that of a sync's run;
 //! 1. the programme's row (a new tier policy, an evaluation, another owner of a field);
 //! 2. external identities, in the order of source system and external id: claimed by inserting them, which waits for a
 //!    transaction that has inserted the same;
@@ -17,6 +17,7 @@ pub mod history;
 pub mod identity;
 pub mod leaderboard;
 pub mod member;
+pub mod member_import;
 pub mod merge;
 pub mod points;
 pub mod programme;

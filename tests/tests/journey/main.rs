@@ -2,5 +2,6 @@
 
 mod crash;
 mod history;
+mod import;
 mod trace;
 mod watch;

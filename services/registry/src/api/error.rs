@@ -1,7 +1,7 @@
 //! How callers see the registry's errors.
 
 use crate::{
-    domain::{merge, points::Refusal, sync_run},
+    domain::{member_import, merge, points::Refusal, sync_run},
     error::Error,
 };
 use koc_chassis::{
@@ -35,6 +35,7 @@ impl ServiceError for Error {
                 Fault::conflict("ETAG_MISMATCH", text).with("field", field).with("etag", page::etag(*version))
             }
             Self::MergeRefused(refusal) => not_merged(refusal, text),
+            Self::ImportRefused(refusal) => not_imported(refusal, text),
             Self::SyncRefused(refusal) => not_synced(refusal, text),
             Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
@@ -142,5 +143,33 @@ fn not_synced(refusal: &sync_run::Refusal, text: String) -> Fault {
         }
         Refusal::NotHeld { run, state } => Fault::refused("RUN_NOT_HELD", text).with("subject", run).with("state", state.name()),
         Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
+    }
+}
+
+fn not_imported(refusal: &member_import::Refusal, text: String) -> Fault {
+    use member_import::Refusal;
+    match refusal {
+        Refusal::NotFound { import } => {
+            Fault::not_found("IMPORT_NOT_FOUND", text).with("resource_type", "member import").with("resource_id", import)
+        }
+        Refusal::Exists { import } => {
+            Fault::exists("IMPORT_EXISTS", text).with("resource_type", "member import").with("resource_id", import)
+        }
+        Refusal::RunBegun { run } => Fault::refused("RUN_BEGUN", text).with("subject", run),
+        Refusal::State { import, state } => {
+            Fault::refused("IMPORT_STATE", text).with("subject", import).with("state", state.name())
+        }
+        Refusal::ChunkGap { import, got, next } => {
+            Fault::refused("CHUNK_GAP", text).with("subject", import).with("offset", got).with("next_offset", next)
+        }
+        Refusal::ChunkDiffers { import, offset } => {
+            Fault::refused("CHUNK_DIFFERS", text).with("subject", import).with("offset", offset)
+        }
+        Refusal::TooLarge { import } => Fault::refused("IMPORT_TOO_LARGE", text).with("subject", import),
+        // More may come: the same request may succeed later.
+        Refusal::Incomplete { import, received, total } => Fault { stored: false, ..Fault::refused("IMPORT_INCOMPLETE", text) }
+            .with("subject", import)
+            .with("received_bytes", received)
+            .with("total_bytes", total),
     }
 }

@@ -167,7 +167,7 @@ impl Sync {
         }
         let (run, message) = match (self.run, message) {
             (None, Some(Message::Open(opening))) => {
-                let settings = violations.take_all(opened(opening));
+                let settings = violations.take_all(opened("open", opening));
                 violations.finish()?;
                 let Some(opened) = settings else { return Err(Error::Invalid(Vec::new())) };
                 return self.open(&call, opened).await;
@@ -226,30 +226,33 @@ fn about(run: Run) -> pb::SyncMembersResponse {
 
 /// The run that is asked for.
 #[derive(Debug)]
-enum Opened {
+pub(super) enum Opened {
     Known(RunId),
     Named(Settings),
 }
 
-fn opened(opening: pb::SyncOpening) -> Result<Opened, Vec<Violation>> {
+/// Reads what stands in the field `at`.
+pub(super) fn opened(at: &str, opening: pb::SyncOpening) -> Result<Opened, Vec<Violation>> {
+    let field = |name: &str| format!("{at}.{name}");
     if !opening.sync_run_id.is_empty() {
-        return Ok(Opened::Known(RunId::parse("open.sync_run_id", &opening.sync_run_id).map_err(|broken| vec![broken])?));
+        let run = RunId::parse(&field("sync_run_id"), &opening.sync_run_id);
+        return Ok(Opened::Known(run.map_err(|broken| vec![broken])?));
     }
     let mut violations = Violations::default();
-    for (field, text) in [("open.source_system", &opening.source_system), ("open.run_name", &opening.run_name)] {
+    for (name, text) in [("source_system", &opening.source_system), ("run_name", &opening.run_name)] {
         if text.is_empty() {
-            violations.push(Violation::new(field, "string.min_len", "must be set, unless a sync_run_id is"));
+            violations.push(Violation::new(field(name), "string.min_len", "must be set, unless a sync_run_id is"));
         }
-        violations.take(storable(field, text));
+        violations.take(storable(&field(name), text));
     }
     let mode = match opening.mode {
         0 => Some(Mode::Incremental),
-        number => violations.take(Mode::from_wire("open.mode", number)),
+        number => violations.take(Mode::from_wire(&field("mode"), number)),
     };
-    let as_of = opening.as_of.map(|time| clock::from_proto("open.as_of", &time));
+    let as_of = opening.as_of.map(|time| clock::from_proto(&field("as_of"), &time));
     let as_of = violations.take(as_of.transpose()).flatten();
     if mode == Some(Mode::Full) && opening.as_of.is_none() {
-        violations.push(Violation::new("open.as_of", "AS_OF_REQUIRED", "must say when a full export was made"));
+        violations.push(Violation::new(field("as_of"), "AS_OF_REQUIRED", "must say when a full export was made"));
     }
     violations.finish()?;
     Ok(Opened::Named(Settings {
@@ -276,7 +279,7 @@ fn sent(batch: pb::SyncBatch) -> Result<Sent, Violation> {
 }
 
 /// A row, or all that it breaks.
-pub(super) fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
+pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
     let broken = wire.violations();
     if !broken.is_empty() {
         return Err(broken);
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn a_full_run_must_say_when_its_export_was_made() {
         let opening = pb::SyncOpening { mode: pb::SyncMode::Full.into(), run_name: "nightly".into(), ..Default::default() };
-        let broken: Vec<_> = opened(opening).expect_err("two rules").into_iter().map(|v| (v.field, v.rule)).collect();
+        let broken: Vec<_> = opened("open", opening).expect_err("two rules").into_iter().map(|v| (v.field, v.rule)).collect();
         let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
         assert_eq!(broken, [pair("open.source_system", "string.min_len"), pair("open.as_of", "AS_OF_REQUIRED")]);
     }

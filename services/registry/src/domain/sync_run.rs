@@ -2,7 +2,7 @@
 
 use super::{name::named, sync::Outcome};
 use chrono::{DateTime, Utc};
-use koc_chassis::ids::ProgrammeId;
+use koc_chassis::{clock::MAX_AHEAD, fault::Violation, ids::ProgrammeId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,6 +51,20 @@ pub struct Settings {
     /// When the export was made; always there for [`Mode::Full`].
     pub as_of: Option<DateTime<Utc>>,
     pub max_delete_percent: i32,
+}
+
+impl Settings {
+    /// Errors: AS_OF_AHEAD. Deletions of a time far ahead would shut out all later rows.
+    pub fn check_clock(&self, now: DateTime<Utc>) -> Result<(), Violation> {
+        match self.as_of {
+            Some(as_of) if as_of - now > MAX_AHEAD => {
+                let limit = MAX_AHEAD.num_minutes();
+                let rule = format!("must be at most {limit} minutes ahead of the server's clock");
+                Err(Violation::new("as_of", "AS_OF_AHEAD", rule))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Rows by what became of them.

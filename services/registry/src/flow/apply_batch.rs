@@ -110,6 +110,7 @@ pub async fn apply(conn: &mut PgConnection, act: Act<'_>, batch: &Batch<'_>) -> 
     let tier_id = store::tier::lowest(conn, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
     let owners = store::field_owner::owners(conn, programme).await?;
     let arrival = clock::now(conn).await?;
+    // Rows that the registry takes no notice of, whatever they say, go no further than this: nothing is claimed for them.
     let rows: Vec<Result<&Row, Vec<Violation>>> = batch
         .rows
         .iter()
@@ -222,7 +223,7 @@ impl<'a> AtWork<'a> {
         Ok(Self { act, batch, identities, members })
     }
 
-    /// Takes a row in. Whoever is to be held off by a rule of the registry's own, whatever the row says, is held off here.
+    /// Takes a row in.
     fn take(&mut self, row: &Row, owners: &Owners) -> Result<Applied, Error> {
         // Every accepted row's identity was found or claimed.
         let Some(spoken) = self.identities.get_mut(&row.external_id) else { return Err(sqlx::Error::RowNotFound.into()) };

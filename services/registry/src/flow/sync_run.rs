@@ -64,17 +64,24 @@ impl Sent {
     }
 }
 
-/// Opens a run, or goes on with the one of its name. Errors: PROGRAMME_NOT_FOUND, RUN_DIFFERS.
+/// Opens a run, or goes on with the one of its name. Errors: PROGRAMME_NOT_FOUND, RUN_DIFFERS, AS_OF_AHEAD.
 pub async fn open(db: &Db, act: Act<'_>, settings: &Settings) -> Result<Run, Error> {
-    let programme = act.programme;
     let mut tx = db.begin().await?;
-    store::programme::get(&mut tx, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
-    let now = clock::now(&mut tx).await?;
-    store::sync_run::insert(&mut tx, programme, settings, act.actor, now).await?;
-    let run = store::sync_run::named(&mut tx, programme, &settings.source_system, &settings.name).await?;
+    let run = open_in(&mut tx, act, settings).await?;
+    tx.commit().await?;
+    Ok(run)
+}
+
+/// As [`open`] in the caller's transaction.
+pub async fn open_in(conn: &mut PgConnection, act: Act<'_>, settings: &Settings) -> Result<Run, Error> {
+    let programme = act.programme;
+    store::programme::get(conn, programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
+    let now = clock::now(conn).await?;
+    settings.check_clock(now)?;
+    store::sync_run::insert(conn, programme, settings, act.actor, now).await?;
+    let run = store::sync_run::named(conn, programme, &settings.source_system, &settings.name).await?;
     // It was inserted, or in the way.
     let run = run.ok_or(sqlx::Error::RowNotFound)?;
-    tx.commit().await?;
     run.reopen(settings)?;
     Ok(run)
 }
@@ -97,9 +104,8 @@ pub async fn take(db: &Db, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::
     }
 }
 
-/// As [`take`] in the caller's transaction.
-pub async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::SyncMembersResponse, Error> {
-    let mut run = lock(conn, act, run).await?;
+async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::SyncMembersResponse, Error> {
+    let run = lock(conn, act, run).await?;
     let content_hash = sent.hash();
     if run.course(sent.number)? == Course::Replay {
         let committed = store::sync_run::batch(conn, &run, sent.number).await?;
@@ -111,6 +117,17 @@ pub async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &S
         let answer = answer.map_err(|error| sqlx::Error::Decode(error.into()))?;
         return Ok(pb::SyncMembersResponse { replayed: true, ..answer });
     }
+    let (_, answer) = apply_next(conn, act, run, sent).await?;
+    Ok(answer)
+}
+
+/// Applies the next batch of a run that is locked and open; gives the run as it is then, and the answer.
+pub async fn apply_next(
+    conn: &mut PgConnection,
+    act: Act<'_>,
+    mut run: Run,
+    sent: &Sent,
+) -> Result<(Run, pb::SyncMembersResponse), Error> {
     let applied = apply_of(conn, act, &run, &sent.parsed).await?;
     let now = clock::now(conn).await?;
     let mut rejected = Vec::new();
@@ -134,9 +151,9 @@ pub async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &S
     let answer = pb::SyncMembersResponse { committed_through: sent.number, results: results(applied), ..Default::default() };
     let mut stored = answer.clone();
     stored.strip_personal();
-    let committed = Committed { content_hash, answer: stored.encode_to_vec() };
+    let committed = Committed { content_hash: sent.hash(), answer: stored.encode_to_vec() };
     store::sync_run::insert_batch(conn, &run, sent.number, &committed, now).await?;
-    Ok(answer)
+    Ok((run, answer))
 }
 
 /// Applies rows as the run says: those of a trial are taken back.
@@ -161,19 +178,26 @@ pub async fn apply_of(
 pub async fn close(db: &Db, act: Act<'_>, run: RunId) -> Result<Run, Error> {
     let mut tx = db.begin().await?;
     let mut run = lock(&mut tx, act, run).await?;
-    let state = run.closed();
-    if state != run.state {
-        let now = clock::now(&mut tx).await?;
-        (run.state, run.update_time) = (state, now);
-        run.end_time = (state == RunState::Ended).then_some(now);
-        store::sync_run::update(&mut tx, &run).await?;
-        if state == RunState::Checking {
-            sweep_unseen::start(&mut tx, act, &run, sweep_unseen::CHECK).await?;
-        }
-    }
+    close_in(&mut tx, act, &mut run).await?;
     tx.commit().await?;
     db.wake();
     Ok(run)
+}
+
+/// Closes a run that is locked, in the caller's transaction.
+pub async fn close_in(conn: &mut PgConnection, act: Act<'_>, run: &mut Run) -> Result<(), Error> {
+    let state = run.closed();
+    if state == run.state {
+        return Ok(());
+    }
+    let now = clock::now(conn).await?;
+    (run.state, run.update_time) = (state, now);
+    run.end_time = (state == RunState::Ended).then_some(now);
+    store::sync_run::update(conn, run).await?;
+    if state == RunState::Checking {
+        sweep_unseen::start(conn, act, run, sweep_unseen::CHECK).await?;
+    }
+    Ok(())
 }
 
 /// Locks a run. Errors: RUN_NOT_FOUND.

@@ -1,8 +1,8 @@
 //! Who may call what.
 
 use crate::world::{
-    Badges, Feed, FieldOwners, Honours, MemberFeed, Members, Points, Programmes, Sync, SyncRuns, Tiers, Values, World, at, id, identity,
-    in_city, programme_request, refused, row,
+    Badges, Feed, FieldOwners, Honours, MemberFeed, MemberImports, Members, Points, Programmes, Sync, SyncRuns, Tiers, Values,
+    World, at, id, identity, in_city, programme_request, refused, row,
 };
 use koc_chassis::token::all_scopes;
 use koc_proto::koc::registry::v1 as pb;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 49] = [
+const SCOPES: [(&str, &str); 54] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -33,6 +33,11 @@ const SCOPES: [(&str, &str); 49] = [
     ("confirm_sweep", "registry.member.sweep"),
     ("list_rejected_rows", "registry.pii"),
     ("retry_rejected_rows", "registry.member.sync"),
+    ("create_member_import", "registry.member.sync"),
+    ("append_member_import_chunk", "registry.member.sync"),
+    ("import_members", "registry.member.sync"),
+    ("get_member_import", "registry.member.sync"),
+    ("cancel_member_import", "registry.member.sync"),
     ("set_field_owner", "registry.field_owner.write"),
     ("list_field_owners", "registry.field_owner.read"),
     ("list_tiers", "registry.tier.read"),
@@ -68,7 +73,8 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     let programme_id = world.programme.clone();
     let channel = || world.registry.channel_with(token.clone(), None);
     let (mut programmes, mut members, mut sync) = (Programmes::new(channel()), Members::new(channel()), Sync::new(channel()));
-    let (mut runs, mut owners) = (SyncRuns::new(channel()), FieldOwners::new(channel()));
+    let (mut runs, mut owners, mut imports) =
+        (SyncRuns::new(channel()), FieldOwners::new(channel()), MemberImports::new(channel()));
     let (mut tiers, mut values, mut feed) = (Tiers::new(channel()), Values::new(channel()), Feed::new(channel()));
     let member_id = member_id.to_owned();
     let mut told = Vec::new();
@@ -159,6 +165,33 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         programme_id: programme_id.clone(),
         sync_run_id,
         ..Default::default()
+    }));
+    let import_id = id();
+    call!(imports.create_member_import(pb::CreateMemberImportRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        run: Some(pb::SyncOpening { source_system: "crm".into(), run_name: "file".into(), ..Default::default() }),
+    }));
+    call!(imports.append_member_import_chunk(pb::AppendMemberImportChunkRequest {
+        programme_id: programme_id.clone(),
+        import_id: import_id.clone(),
+        offset: 0,
+        content: vec![b'x'],
+    }));
+    call!(imports.import_members(pb::ImportMembersRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        import_id: import_id.clone(),
+        total_bytes: 0,
+    }));
+    call!(
+        imports
+            .get_member_import(pb::GetMemberImportRequest { programme_id: programme_id.clone(), import_id: import_id.clone() })
+    );
+    call!(imports.cancel_member_import(pb::CancelMemberImportRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        import_id,
     }));
     call!(owners.set_field_owner(pb::SetFieldOwnerRequest {
         programme_id: programme_id.clone(),

@@ -19,6 +19,7 @@ mod masking;
 mod member;
 mod member_feed;
 mod member_feed_load;
+mod member_import;
 mod merge;
 mod merge_property;
 mod plans;

@@ -118,6 +118,10 @@ async fn a_run_of_this_name_with_other_settings_is_refused() {
     let full = pb::SyncOpening { mode: pb::SyncMode::Full.into(), ..opening("weekly") };
     let answer = Stream::begin(world.sync(), &world.programme, full).await.map(|_| ());
     assert_eq!(violations(answer), pairs([("open.as_of", "AS_OF_REQUIRED")]));
+    let ahead = ahead(Duration::from_secs(11 * 60));
+    let full = pb::SyncOpening { mode: pb::SyncMode::Full.into(), as_of: Some(ahead), ..opening("weekly") };
+    let answer = Stream::begin(world.sync(), &world.programme, full).await.map(|_| ());
+    assert_eq!(violations(answer), pairs([("as_of", "AS_OF_AHEAD")]));
     let bold = pb::SyncOpening { max_delete_percent: Some(21), ..opening("weekly") };
     let answer = Stream::begin(world.sync(), &world.programme, bold).await.map(|_| ());
     assert_eq!(violations(answer), pairs([("open.max_delete_percent", "int.lte")]));

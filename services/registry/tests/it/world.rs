@@ -18,6 +18,7 @@ pub type Programmes = pb::programme_service_client::ProgrammeServiceClient<TestC
 pub type Members = pb::member_service_client::MemberServiceClient<TestChannel>;
 pub type Sync = pb::sync_service_client::SyncServiceClient<TestChannel>;
 pub type SyncRuns = pb::sync_run_service_client::SyncRunServiceClient<TestChannel>;
+pub type MemberImports = pb::member_import_service_client::MemberImportServiceClient<TestChannel>;
 pub type FieldOwners = pb::field_owner_service_client::FieldOwnerServiceClient<TestChannel>;
 pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
@@ -81,6 +82,10 @@ impl World {
 
     pub fn sync_runs(&self) -> SyncRuns {
         SyncRuns::new(self.channel.clone())
+    }
+
+    pub fn imports(&self) -> MemberImports {
+        MemberImports::new(self.channel.clone())
     }
 
     pub fn field_owners(&self) -> FieldOwners {
