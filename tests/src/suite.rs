@@ -14,7 +14,7 @@ pub const SERVICES: [&str; 4] = ["registry", "budget", "task", "measurement"];
 pub struct Suite {
     members: Vec<Process>,
     otlp_endpoint: Option<String>,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl Suite {
@@ -26,7 +26,7 @@ impl Suite {
         let init = |superuser: String| async move { migrate(&superuser, &SERVICES).await };
         let database = database::from_template(&format!("suite_{made}"), init).await;
         let members = SERVICES.map(|name| Process::new(name, database.url()));
-        let mut suite = Self { members: members.into(), otlp_endpoint, _database: database };
+        let mut suite = Self { members: members.into(), otlp_endpoint, database };
         for name in SERVICES {
             suite.launch(name);
         }
@@ -50,6 +50,12 @@ impl Suite {
     /// Ends a service as `kill -9` does.
     pub fn kill(&mut self, name: &str) {
         self.member(name).kill();
+    }
+
+    /// The database of all four, entered as superuser.
+    #[must_use]
+    pub fn database_url(&self) -> &str {
+        self.database.url()
     }
 
     /// Where a service serves.

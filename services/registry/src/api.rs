@@ -5,12 +5,15 @@ mod error;
 
 mod badge;
 mod feed;
+mod field_owner;
 mod honour;
 mod member;
 mod member_feed;
+mod member_import;
 mod points;
 mod programme;
 mod sync;
+mod sync_run;
 mod tier;
 mod value_profile;
 
@@ -22,6 +25,8 @@ use koc_chassis::{
 use koc_proto::koc::registry::v1 as pb;
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
+
+pub use sync::row as parse_row;
 
 /// With it callers see what is personal where others see that there is something.
 const PERSONAL_SCOPE: &str = "registry.pii";
@@ -46,6 +51,15 @@ pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: Cancellatio
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
         .add_service(served!(pb::member_service_server::MemberServiceServer<_>, member::MemberApi::new(gate.clone(), members)))
         .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), stop)))
+        .add_service(served!(
+            pb::member_import_service_server::MemberImportServiceServer<_>,
+            member_import::MemberImportApi::new(gate.clone())
+        ))
+        .add_service(served!(pb::sync_run_service_server::SyncRunServiceServer<_>, sync_run::SyncRunApi::new(gate.clone())))
+        .add_service(served!(
+            pb::field_owner_service_server::FieldOwnerServiceServer<_>,
+            field_owner::FieldOwnerApi::new(gate.clone())
+        ))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,

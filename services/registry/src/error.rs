@@ -4,8 +4,9 @@ use crate::domain::{
     badge::AwardId,
     consent::Purpose,
     leaderboard::Month,
-    merge,
+    member_import, merge,
     points::{self, EntryId},
+    sync_run,
 };
 use koc_chassis::{
     fault::{Fault, Violation},
@@ -27,8 +28,14 @@ pub enum Error {
     ExternalIdentityTaken { index: usize, source_system: String, holder: MemberId },
     #[error("the member {member} was changed meanwhile: it is at version {version}")]
     EtagMismatch { member: MemberId, version: i64 },
+    #[error("the owner of {field} was changed meanwhile: it is at version {version}")]
+    FieldOwnerEtagMismatch { field: &'static str, version: i64 },
     #[error(transparent)]
     MergeRefused(#[from] merge::Refusal),
+    #[error(transparent)]
+    ImportRefused(#[from] member_import::Refusal),
+    #[error(transparent)]
+    SyncRefused(#[from] sync_run::Refusal),
     #[error("the member {member} is suspended")]
     MemberSuspended { member: MemberId },
     #[error("the member {member} is not suspended")]

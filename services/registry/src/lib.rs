@@ -12,7 +12,7 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
-use crate::flow::{expire_points, rank_members};
+use crate::flow::{expire_points, import_members, purge_syncs, rank_members, sweep_unseen};
 use koc_chassis::{
     gate,
     lane::Reading,
@@ -20,7 +20,7 @@ use koc_chassis::{
     server::{Identity, Service},
     telemetry::Metrics,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 pub const IDENTITY: Identity = Identity { name: "registry", package: "koc.registry.v1", domain: "registry.koc", port: 7401 };
@@ -67,6 +67,10 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(COUNT_PAUSE, move || rank_members::count(counted.clone()));
     let forgotten = db.clone();
     service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
+    service.run_jobs(sweep_unseen::KIND, Arc::new(sweep_unseen::Sweep::new(db.clone())));
+    service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row)));
+    let synced = db.clone();
+    service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
     let routes = api::routes(&service, members, stop);

@@ -3,6 +3,7 @@
 mod crash;
 mod follow;
 mod history;
+mod import;
 mod page_tokens;
 mod trace;
 mod watch;

@@ -4,7 +4,7 @@ use crate::domain::{
     badge::ConditionKind,
     consent::{Consent, Purpose},
     history::ChangeKind,
-    member::{ExternalIdentity, Member, State, TrustLevel},
+    member::{ExternalIdentity, Member, State, SuspensionCause, TrustLevel},
     member_feed::EventKind,
     points::Kind,
     profile::{Channel, Motivation, Profile, Vehicle},
@@ -43,6 +43,8 @@ macro_rules! wire_enum {
     )+};
 }
 
+pub(super) use wire_enum;
+
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
     MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack }
@@ -51,6 +53,7 @@ wire_enum! {
         BadgeRevoked, Erased
     }
     MemberState = State { Active, Suspended }
+    MemberSuspensionCause = SuspensionCause { Caller, SourceDeleted }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }
@@ -120,6 +123,14 @@ pub fn profile_to_wire(profile: Profile) -> pb::MemberProfile {
     }
 }
 
+/// A suspension from before causes were kept is a caller's.
+fn suspension_cause(state: State, cause: Option<SuspensionCause>) -> i32 {
+    match state {
+        State::Active => pb::MemberSuspensionCause::Unspecified as i32,
+        State::Suspended => cause.unwrap_or(SuspensionCause::Caller).to_wire(),
+    }
+}
+
 pub fn identity(wire: pb::ExternalIdentity) -> ExternalIdentity {
     ExternalIdentity { source_system: wire.source_system, external_id: wire.external_id }
 }
@@ -131,6 +142,8 @@ pub fn member(member: Member) -> pb::Member {
         programme_id: member.programme.to_string(),
         profile: Some(profile_to_wire(member.profile)),
         external_identities: member.external_identities.into_iter().map(identity).collect(),
+        deleted_identities: member.deleted_identities.into_iter().map(identity).collect(),
+        suspension_cause: suspension_cause(member.state, member.suspension_cause),
         state: member.state.to_wire(),
         trust_level: member.trust_level.to_wire(),
         tier_id: member.tier_id,

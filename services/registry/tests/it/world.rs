@@ -17,6 +17,9 @@ pub use pb::SyncOutcome as Synced;
 pub type Programmes = pb::programme_service_client::ProgrammeServiceClient<TestChannel>;
 pub type Members = pb::member_service_client::MemberServiceClient<TestChannel>;
 pub type Sync = pb::sync_service_client::SyncServiceClient<TestChannel>;
+pub type SyncRuns = pb::sync_run_service_client::SyncRunServiceClient<TestChannel>;
+pub type MemberImports = pb::member_import_service_client::MemberImportServiceClient<TestChannel>;
+pub type FieldOwners = pb::field_owner_service_client::FieldOwnerServiceClient<TestChannel>;
 pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
 pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
@@ -75,6 +78,18 @@ impl World {
 
     pub fn sync(&self) -> Sync {
         Sync::new(self.channel.clone())
+    }
+
+    pub fn sync_runs(&self) -> SyncRuns {
+        SyncRuns::new(self.channel.clone())
+    }
+
+    pub fn imports(&self) -> MemberImports {
+        MemberImports::new(self.channel.clone())
+    }
+
+    pub fn field_owners(&self) -> FieldOwners {
+        FieldOwners::new(self.channel.clone())
     }
 
     pub fn tiers(&self) -> Tiers {
@@ -256,6 +271,7 @@ pub fn row(external_id: &str, second: i64, profile: pb::MemberProfile) -> pb::Me
         source_time: Some(at(second)),
         profile: Some(profile),
         clear_fields: Vec::new(),
+        deleted: false,
     }
 }
 
