@@ -12,6 +12,7 @@ pub mod memo;
 pub mod operation;
 pub mod plan;
 pub mod programme;
+pub mod promotion;
 pub mod rate_table;
 pub mod reservation;
 pub mod reserve_draw;
