@@ -20,3 +20,4 @@ pub mod text;
 pub mod tier;
 pub mod title;
 pub mod value;
+pub mod webhook;

@@ -33,3 +33,4 @@ mod tier;
 mod title;
 mod update;
 mod value_profile;
+mod webhook;
