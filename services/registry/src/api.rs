@@ -16,8 +16,15 @@ mod sync;
 mod sync_run;
 mod tier;
 mod value_profile;
+mod webhook;
 
-use crate::{IDENTITY, error::Error, flow::find_members::ById};
+pub use webhook::payload;
+
+use crate::{
+    IDENTITY,
+    error::Error,
+    flow::{find_members::ById, seal_secret::Seal},
+};
 use koc_chassis::{
     lane::{Lane, Reading},
     server::{MAX_MESSAGE_BYTES, Service},
@@ -43,9 +50,11 @@ macro_rules! served {
     };
 }
 
-/// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other.
-pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
+/// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other. `seal` keeps
+/// the secrets of webhooks, which may be on private addresses when `local`.
+pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: CancellationToken, seal: Seal, local: bool) -> Routes {
     let gate = service.gate::<Error>();
+    let webhooks = webhook::WebhookApi::new(gate.clone(), service.feed().clone(), seal, local);
     let follow = member_feed::MemberFeedApi::new(gate.clone(), service.feed().clone(), stop.clone());
     let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
     Routes::new(served!(pb::programme_service_server::ProgrammeServiceServer<_>, programme::ProgrammeApi::new(gate.clone())))
@@ -69,5 +78,6 @@ pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: Cancellatio
         .add_service(served!(pb::badge_service_server::BadgeServiceServer<_>, badge::BadgeApi::new(gate.clone())))
         .add_service(served!(pb::honour_service_server::HonourServiceServer<_>, honour::HonourApi::new(gate)))
         .add_service(served!(pb::member_feed_service_server::MemberFeedServiceServer<_>, follow))
+        .add_service(served!(pb::webhook_service_server::WebhookServiceServer<_>, webhooks))
         .add_service(served!(pb::feed_service_server::FeedServiceServer<_>, feed))
 }

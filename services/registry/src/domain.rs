@@ -24,3 +24,4 @@ pub mod text;
 pub mod tier;
 pub mod title;
 pub mod value;
+pub mod webhook;

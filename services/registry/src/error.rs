@@ -7,6 +7,7 @@ use crate::domain::{
     member_import, merge,
     points::{self, EntryId},
     sync_run,
+    webhook::WebhookId,
 };
 use koc_chassis::{
     fault::{Fault, Violation},
@@ -72,6 +73,18 @@ pub enum Error {
     EpochChanged,
     #[error("the feed: {}", .0.message)]
     Feed(Fault),
+    #[error("there is no webhook {webhook}")]
+    WebhookNotFound { webhook: WebhookId },
+    #[error("the programme has {limit} webhooks, and no more are kept")]
+    WebhookLimit { limit: usize },
+    #[error("the webhook {webhook} was changed meanwhile: it is at version {version}")]
+    WebhookEtagMismatch { webhook: WebhookId, version: i64 },
+    #[error("whole columns are sent for those alone who may see them: the scope registry.pii is missing")]
+    WebhookPersonal,
+    #[error("the service was given no key for the secrets of webhooks")]
+    WebhooksOff,
+    #[error("there is no delivery of the event {position} to the webhook {webhook}")]
+    DeliveryNotFound { webhook: WebhookId, position: i64 },
     #[error("{} fields break a rule", .0.len())]
     Invalid(Vec<Violation>),
     #[error("the service is going away")]

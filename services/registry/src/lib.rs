@@ -12,7 +12,12 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
-use crate::flow::{expire_points, import_members, purge_syncs, rank_members, sweep_unseen};
+use crate::flow::{
+    deliver_webhooks::{self, Deliverer},
+    expire_points, import_members,
+    post_webhook::Poster,
+    purge_syncs, rank_members, sweep_unseen,
+};
 use koc_chassis::{
     gate,
     lane::Reading,
@@ -57,6 +62,7 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let (seal, poster) = (config.webhooks.seal()?, Poster::new(config.webhooks.webhook_local)?);
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
     let purged = db.clone();
@@ -71,9 +77,15 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row)));
     let synced = db.clone();
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
+    let undelivered = db.clone();
+    service.every(PURGE_PAUSE, move || deliver_webhooks::forget(undelivered.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
-    let routes = api::routes(&service, members, stop);
+    let local = poster.is_local();
+    let (feed, payload) = (service.feed().clone(), api::payload);
+    let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
+    service.spawn(deliverer.run());
+    let routes = api::routes(&service, members, stop, seal, local);
     service.serve(routes, metrics).await
 }
 

@@ -9,6 +9,8 @@
 //! 4. what hangs on a member: its value profile and its tier proposal;
 //! 5. accounts of points, in the order of their members' ids: first those that have none get one, then all are locked. Entries, lots,
 //!    awards and places on leaderboards change under the lock of their member's account.
+//!
+//! A webhook's row is locked after its programme's and before its deliveries, and together with nothing else.
 
 pub mod audit;
 pub mod badge;
@@ -28,6 +30,7 @@ pub mod sync_run;
 pub mod tier;
 pub mod title;
 pub mod value;
+pub mod webhook;
 
 /// A stored value that the program does not know: written by a newer one, or by hand.
 fn unknown(column: &'static str) -> sqlx::Error {

@@ -57,7 +57,7 @@ impl Role {
         match self {
             Self::Registry(service) => runtime.block_on(async {
                 let telemetry = telemetry::init("koc-registry", "warn", None)?;
-                let config = koc_registry::Config { common: service.common() };
+                let config = koc_registry::Config::from(service.common());
                 koc_registry::serve(config, telemetry.metrics(), server::stop_signal()?).await
             }),
             Self::Budget(service) => runtime.block_on(async {

@@ -56,7 +56,7 @@ impl Role {
                     otlp_endpoint: None,
                     log: "warn".into(),
                 };
-                koc_registry::serve(koc_registry::Config { common }, telemetry.metrics(), server::stop_signal()?).await
+                koc_registry::serve(common.into(), telemetry.metrics(), server::stop_signal()?).await
             }),
             Self::Send(order) => {
                 let sent = runtime.block_on(send::send(order))?;

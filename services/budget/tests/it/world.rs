@@ -78,7 +78,7 @@ impl World {
     /// A registry with a programme in CNY, a budget, and an active plan from yesterday on with an envelope and a reserve.
     pub async fn new() -> Self {
         let registry = service::start(&koc_registry::SCHEMA, |common, stop| {
-            koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop)
+            koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop)
         });
         let (registry, database) = tokio::join!(registry, service::database(&koc_budget::SCHEMA));
         let budget = start_budget(service::free_address(), database, registry.url.clone()).await;

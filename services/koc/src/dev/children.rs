@@ -59,6 +59,9 @@ impl Children {
             ("KOC_OPS_LISTEN", format!("127.0.0.1:{}", port + OPS_OFFSET)),
             ("KOC_JWKS_FILE", keys.jwks.display().to_string()),
             ("KOC_PEER_TOKEN_FILE", keys.peer_token(name).display().to_string()),
+            // On this machine alone: receivers are on it too.
+            ("KOC_WEBHOOK_KEYS_FILE", keys.webhook_keys.display().to_string()),
+            ("KOC_WEBHOOK_LOCAL", "true".to_owned()),
         ];
         environment.extend(peers());
         if let Some(endpoint) = &self.otlp_endpoint {

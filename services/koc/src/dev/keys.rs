@@ -2,6 +2,7 @@
 
 use crate::token::write_private;
 use anyhow::Context;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use koc_chassis::{
     auth::ACT_AS,
     token::{Grant, TokenKey, all_scopes},
@@ -19,6 +20,8 @@ pub struct Files {
     pub jwks: PathBuf,
     /// The token for people and for the demo.
     pub token: PathBuf,
+    /// What seals the secrets of webhooks.
+    pub webhook_keys: PathBuf,
     state: PathBuf,
 }
 
@@ -80,7 +83,11 @@ pub fn write(state: &Path) -> anyhow::Result<Files> {
         write_private(&key_file, &key.to_pem()?, true)?;
         key
     };
-    let files = Files { jwks: state.join("jwks.json"), token: state.join("token"), state: state.to_owned() };
+    let webhook_keys = state.join("webhook-keys");
+    if !webhook_keys.exists() {
+        write_private(&webhook_keys, &STANDARD.encode(rand::random::<[u8; 32]>()), true)?;
+    }
+    let files = Files { jwks: state.join("jwks.json"), token: state.join("token"), webhook_keys, state: state.to_owned() };
     std::fs::write(&files.jwks, key.jwks()).with_context(|| format!("cannot write {}", files.jwks.display()))?;
     let all = ["*".to_owned()];
     let sign = |client: &str, scopes: &[&str]| key.sign(&Grant { client, scopes, programmes: &all, valid_for: VALID_FOR });

@@ -117,7 +117,7 @@ fn budget_url(at: SocketAddr) -> BudgetPeer {
 }
 
 async fn run_registry(at: SocketAddr, database: ServiceDatabase) -> Running {
-    let serve = |common: ServeConfig, stop| koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop);
+    let serve = |common: ServeConfig, stop| koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop);
     service::start_on(at, database, serve).await
 }
 

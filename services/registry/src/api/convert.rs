@@ -11,6 +11,7 @@ use crate::domain::{
     programme::Programme,
     tier::{Policy, ResourceClass, Rules},
     value::{Score, ValueType},
+    webhook::{Columns, DeliveryState, WebhookState},
 };
 use koc_chassis::{
     clock,
@@ -52,6 +53,9 @@ wire_enum! {
         Snapshot, Created, Updated, Suspended, Reinstated, Merged, Unmerged, TierChanged, PointsChanged, TitleChanged, BadgeAwarded,
         BadgeRevoked, Erased
     }
+    WebhookState = WebhookState { Active, Paused, Disabled }
+    WebhookColumns = Columns { None, Masked, Whole }
+    WebhookDeliveryState = DeliveryState { Pending, Delivered, Failed }
     MemberState = State { Active, Suspended }
     MemberSuspensionCause = SuspensionCause { Caller, SourceDeleted }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }

@@ -71,6 +71,19 @@ impl ServiceError for Error {
             Self::PositionDropped => Fault::refused("POSITION_DROPPED", text),
             Self::EpochChanged => Fault::refused("EPOCH_CHANGED", text),
             Self::Feed(fault) => fault.clone(),
+            Self::WebhookNotFound { webhook } => {
+                Fault::not_found("WEBHOOK_NOT_FOUND", text).with("resource_type", "webhook").with("resource_id", webhook)
+            }
+            Self::WebhookLimit { limit } => Fault::refused("WEBHOOK_LIMIT", text).with("limit", limit),
+            Self::WebhookEtagMismatch { webhook, version } => {
+                Fault::conflict("ETAG_MISMATCH", text).with("webhook_id", webhook).with("etag", page::etag(*version))
+            }
+            Self::WebhookPersonal => Fault::denied("WEBHOOK_PERSONAL", text).with("scope", super::PERSONAL_SCOPE),
+            // Whoever runs the service may give it one: the same request is good then.
+            Self::WebhooksOff => Fault { stored: false, ..Fault::refused("WEBHOOKS_OFF", text) },
+            Self::DeliveryNotFound { webhook, position } => {
+                Fault::not_found("DELIVERY_NOT_FOUND", text).with("webhook_id", webhook).with("sequence", position)
+            }
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
             Self::Unserved(unserved) => unserved.fault(),

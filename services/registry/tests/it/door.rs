@@ -1,5 +1,6 @@
 //! Who may call what.
 
+use crate::webhook::Webhooks;
 use crate::world::{
     Badges, Feed, FieldOwners, Honours, MemberFeed, MemberImports, Members, Points, Programmes, Sync, SyncRuns, Tiers, Values,
     World, at, id, identity, in_city, programme_request, refused, row,
@@ -66,6 +67,18 @@ const SCOPES: [(&str, &str); 54] = [
     ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
     ("list_member_changes", "registry.member.watch"),
+    ("create_webhook", "registry.webhook.write"),
+    ("get_webhook", "registry.webhook.read"),
+    ("list_webhooks", "registry.webhook.read"),
+    ("update_webhook", "registry.webhook.write"),
+    ("delete_webhook", "registry.webhook.write"),
+    ("pause_webhook", "registry.webhook.write"),
+    ("resume_webhook", "registry.webhook.write"),
+    ("rotate_webhook_secret", "registry.webhook.write"),
+    ("get_webhook_secrets", "registry.webhook.secret"),
+    ("list_webhook_deliveries", "registry.webhook.read"),
+    ("replay_webhook", "registry.webhook.write"),
+    ("redeliver_webhook_event", "registry.webhook.write"),
 ];
 
 /// Calls every method with a message that holds, and gives what each was told.
@@ -259,7 +272,64 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     call!(honours.get_leaderboard_position(world.position_request(&member_id, 0)));
     call!(feed.list_changes(pb::ListChangesRequest { programme_id: programme_id.clone(), after_position: 0, page_size: 0 }));
     let mut follow = MemberFeed::new(channel());
-    call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id, ..Default::default() }));
+    call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    let mut webhooks = Webhooks::new(channel());
+    call!(webhooks.create_webhook(pb::CreateWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        url: "https://crm.example.com/".into(),
+        columns: 1,
+        ..Default::default()
+    }));
+    call!(webhooks.get_webhook(pb::GetWebhookRequest { programme_id: programme_id.clone(), webhook_id: id() }));
+    call!(webhooks.list_webhooks(pb::ListWebhooksRequest { programme_id: programme_id.clone() }));
+    call!(webhooks.update_webhook(pb::UpdateWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["kinds".into()] }),
+        ..Default::default()
+    }));
+    call!(webhooks.delete_webhook(pb::DeleteWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.pause_webhook(pb::PauseWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.resume_webhook(pb::ResumeWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.rotate_webhook_secret(pb::RotateWebhookSecretRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        overlap_hours: 0,
+    }));
+    call!(webhooks.get_webhook_secrets(pb::GetWebhookSecretsRequest { programme_id: programme_id.clone(), webhook_id: id() }));
+    call!(webhooks.list_webhook_deliveries(pb::ListWebhookDeliveriesRequest {
+        programme_id: programme_id.clone(),
+        webhook_id: id(),
+        ..Default::default()
+    }));
+    call!(webhooks.replay_webhook(pb::ReplayWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        position: String::new(),
+    }));
+    call!(webhooks.redeliver_webhook_event(pb::RedeliverWebhookEventRequest {
+        programme_id,
+        request_id: id(),
+        webhook_id: id(),
+        sequence: 1,
+    }));
+
     told
 }
 

@@ -39,3 +39,4 @@ mod tier;
 mod title;
 mod update;
 mod value_profile;
+mod webhook;

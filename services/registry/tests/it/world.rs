@@ -212,7 +212,7 @@ impl World {
 
 pub async fn serve(database: ServiceDatabase) -> Running {
     service::start_on(service::free_address(), database, |common, stop| {
-        koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop)
+        koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop)
     })
     .await
 }

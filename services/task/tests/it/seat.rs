@@ -39,7 +39,7 @@ impl Seat {
 
 pub async fn start_registry(address: SocketAddr, database: ServiceDatabase) -> Running {
     service::start_on(address, database, |common, stop| {
-        koc_registry::serve(koc_registry::config::Config { common }, Metrics::new(), stop)
+        koc_registry::serve(koc_registry::Config::from(common), Metrics::new(), stop)
     })
     .await
 }
