@@ -108,10 +108,12 @@ fn every_unary_method_has_an_http_rule_whose_path_names_fields_of_its_request() 
 #[test]
 fn every_request_names_its_programme_and_every_mutation_carries_a_request_id() {
     // The rows of these batches are their own keys, as those of streams are.
-    const NATURAL_KEYS: [&str; 3] = [
+    const NATURAL_KEYS: [&str; 5] = [
         "koc.measurement.v1.BatchRecordObservationsRequest",
+        "koc.registry.v1.AppendMemberImportChunkRequest",
         "koc.registry.v1.BatchEarnPointsRequest",
         "koc.registry.v1.BatchUpsertMembersRequest",
+        "koc.registry.v1.RetryRejectedRowsRequest",
     ];
     // Reads whose question does not fit in a path and a query, or must not stand in one: they change nothing, so a retry needs no id.
     const READS_WITH_A_BODY: [&str; 2] = ["koc.budget.v1.AdviseAllocationRequest", "koc.registry.v1.SearchMembersRequest"];

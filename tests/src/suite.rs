@@ -58,6 +58,12 @@ impl Suite {
         self.member(name).kill();
     }
 
+    /// The database of all four, entered as superuser.
+    #[must_use]
+    pub fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
     /// Where a service serves.
     #[must_use]
     pub fn url(&self, name: &str) -> String {
@@ -68,12 +74,6 @@ impl Suite {
     #[must_use]
     pub fn log(&self, name: &str) -> String {
         self.members.iter().find(|m| m.name() == name).expect("one of the four").log()
-    }
-
-    /// The database of all four, entered as superuser.
-    #[must_use]
-    pub fn database_url(&self) -> &str {
-        self.database.url()
     }
 
     /// Starts a client command of the binary, with the addresses and a token that may do everything.

@@ -5,7 +5,7 @@ use koc_chassis::postgres::Schema;
 use koc_tests::service;
 use std::collections::BTreeMap;
 
-const DECISIONS: [&str; 7] = ["erased", "code", "actor", "reference", "programme", "figures", "hash"];
+const DECISIONS: [&str; 8] = ["erased", "passing", "code", "actor", "reference", "programme", "figures", "hash"];
 const COLUMNS: &str = include_str!("personal/columns.txt");
 
 /// The decision on each column of a service, the shared ones too.

@@ -14,6 +14,7 @@ mod member_limit;
 mod memo;
 mod plan;
 mod plan_summary;
+mod promotion;
 mod rate_table;
 mod reservation;
 mod reserve_draw;
@@ -45,5 +46,6 @@ pub struct Api {
 }
 
 pub use advisor::turns as advisor_turns;
+pub use cost_estimate::usage as usage_of;
 
 koc_chassis::feed_service!(koc_proto::koc::budget::v1, Error);

@@ -83,4 +83,5 @@ pub mod resource;
 
 pub mod barred;
 pub mod grant;
+pub mod promotion;
 pub mod stock;

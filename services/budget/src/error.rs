@@ -131,6 +131,9 @@ pub enum Error {
     ResourceRetired(ResourceId),
     #[error("resource {resource} is a {is:?}")]
     ResourceKind { resource: ResourceId, is: ResourceKind },
+    /// No envelope of an active plan pays for it: by `reason` as a call would be told.
+    #[error("no envelope of an active plan pays for resource {resource}")]
+    NoEnvelopePays { resource: ResourceId, reason: &'static str },
     #[error("another resource has this name")]
     ResourceNameTaken,
     #[error("rate table {0} does not exist")]

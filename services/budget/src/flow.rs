@@ -13,6 +13,7 @@ pub mod lapse;
 pub mod verify_ledger;
 
 pub mod follow_registry;
+pub mod open_promotion;
 
 pub mod erase_member;
 pub mod estimate_cost;

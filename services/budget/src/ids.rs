@@ -27,6 +27,8 @@ koc_chassis::typed_id! {
     EstimateId,
     /// One car, crew or seat.
     UnitId,
+    /// A member's rise to a tier with a gift.
+    PromotionId,
     /// One movement of a stock.
     MovementId,
     /// A cost without cash.

@@ -22,6 +22,7 @@ use crate::{
         follow_registry::FollowRegistry,
         lane::{self, Lane},
         lapse::{Lapse, Waiting},
+        open_promotion::{self, OpenPromotion},
         verify_ledger,
     },
 };
@@ -102,6 +103,7 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(CHECKPOINT_PAUSE, move || flow::checkpoint_balances::sweep(db.clone()));
 
     let api = api::Api { gate: service.gate(), currencies, members, operations, advice: api::advisor_turns(), reads };
+    service.run_jobs(open_promotion::KIND, Arc::new(OpenPromotion { api: api.clone() }));
     let routes = routes(api, service.feed().clone());
     service.serve(routes, metrics).await
 }
@@ -129,6 +131,7 @@ fn routes(api: api::Api, feed: Feed) -> Routes {
         .add_service(serving!(resource_service_server::ResourceServiceServer, api.clone()))
         .add_service(serving!(rate_table_service_server::RateTableServiceServer, api.clone()))
         .add_service(serving!(grant_service_server::GrantServiceServer, api.clone()))
+        .add_service(serving!(promotion_service_server::PromotionServiceServer, api.clone()))
         .add_service(serving!(stock_service_server::StockServiceServer, api.clone()))
         .add_service(serving!(booking_service_server::BookingServiceServer, api.clone()))
         .add_service(serving!(memo_service_server::MemoServiceServer, api))

@@ -115,6 +115,22 @@ impl Members {
         barred::from_kind(kind, &follow::standing(&found)).map_or(Ok(()), |why| Err(Error::of_barred(member, why)))
     }
 
+    /// Whether a move between two tiers is a rise. A tier that the programme does not have any more is below all.
+    pub async fn is_rise(&self, programme: ProgrammeId, from: &str, to: &str) -> Result<bool, Error> {
+        let mut client = pb::tier_service_client::TierServiceClient::new(self.registry.clone());
+        let request = pb::ListTiersRequest { programme_id: programme.to_string() };
+        let answer = client.list_tiers(request).await.map_err(|status| failed(status, Error::ProgrammeNotFound(programme)))?;
+        let tiers = answer.into_inner().tiers;
+        let rank = |id: &str| tiers.iter().find(|tier| tier.tier_id == id).map(|tier| tier.rank);
+        Ok(rank(to) > rank(from))
+    }
+
+    /// Where a member lives (ISO 3166-2); None when unknown.
+    pub async fn region(&self, programme: ProgrammeId, member: MemberId) -> Result<Option<String>, Error> {
+        let profile = self.member(programme, member).await?.profile.unwrap_or_default();
+        Ok(Some(profile.region_code).filter(|code| !code.is_empty()))
+    }
+
     /// What matters of a member for a grant, as it is now. A tier that the programme does not have any more is taken for the lowest class.
     pub async fn standing(&self, programme: ProgrammeId, member: MemberId) -> Result<Standing, Error> {
         let found = self.member(programme, member).await?;

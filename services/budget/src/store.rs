@@ -13,6 +13,7 @@ pub mod operation;
 pub mod person;
 pub mod plan;
 pub mod programme;
+pub mod promotion;
 pub mod rate_table;
 pub mod reservation;
 pub mod reserve_draw;

@@ -10,11 +10,14 @@
 mod country;
 mod mapping;
 mod parse;
+mod progress;
 mod region;
 mod rejects;
 mod row;
 mod source;
 mod upload;
+mod uploader;
+mod wire;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek};
@@ -24,7 +27,8 @@ use csv::StringRecord;
 
 pub(crate) use mapping::{Mapping, Motivation, Purpose, time_zone};
 pub(crate) use rejects::RejectFile;
-pub(crate) use upload::{Import, Uploader};
+pub(crate) use upload::Import;
+pub(crate) use uploader::{RunPlan, Uploader};
 
 use source::{END_MARK, Lines, SWALLOWED_END};
 
@@ -86,6 +90,8 @@ pub(crate) struct Warning {
 /// A row of the file with what the mapping made of it.
 pub(crate) struct Row {
     pub(crate) line: u64,
+    /// Whose row it is, where the cell can be told; it may be the only thing in the row that can be read.
+    pub(crate) external_id: Option<String>,
     pub(crate) cells: StringRecord,
     /// All violations of the row at once, never an empty list.
     pub(crate) outcome: Result<MappedRow, Vec<Reject>>,
@@ -165,6 +171,11 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
         &self.header
     }
 
+    /// How many bytes of the file the rows up to here took, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.reader.position().byte()
+    }
+
     fn read(&mut self) -> Result<Option<Row>, FileError> {
         let line_before = self.reader.position().line();
         self.reader.get_mut().begin_row();
@@ -182,7 +193,8 @@ impl<'m, R: Read + Seek> MemberFile<'m, R> {
         }
         let line = end.saturating_sub(inside + 1);
         let outcome = row::map(self.mapping, &self.columns, self.header.len(), line, &cells);
-        Ok(Some(Row { line, cells, outcome }))
+        let external_id = row::external_id(self.mapping, &self.columns, self.header.len(), &cells);
+        Ok(Some(Row { line, external_id, cells, outcome }))
     }
 }
 

@@ -7,20 +7,26 @@ mod badge;
 mod erasure;
 mod export;
 mod feed;
+mod field_owner;
 mod honour;
 mod member;
 mod member_feed;
+mod member_import;
 mod points;
 mod programme;
 mod sync;
+mod sync_run;
 mod tier;
 mod value_profile;
+mod webhook;
+
+pub use webhook::payload;
 
 use crate::{
     IDENTITY,
     domain::{erasure::Terms, suppression::Keys},
     error::Error,
-    flow::find_members::ById,
+    flow::{find_members::ById, seal_secret::Seal},
 };
 use koc_chassis::{
     lane::{Lane, Reading},
@@ -30,6 +36,8 @@ use koc_proto::koc::registry::v1 as pb;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
+
+pub use sync::row as parse_row;
 
 /// With it callers see what is personal where others see that there is something.
 const PERSONAL_SCOPE: &str = "registry.pii";
@@ -53,9 +61,18 @@ macro_rules! served {
     };
 }
 
-/// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other.
-pub fn routes(service: &Service, privacy: &Privacy, members: Lane<Reading<ById>>, stop: CancellationToken) -> Routes {
+/// All gRPC services of the registry. Streams end when `stop` is cancelled. Reads of a member wait in `members` for each other. `seal` keeps
+/// the secrets of webhooks, which may be on private addresses when `local`.
+pub fn routes(
+    service: &Service,
+    privacy: &Privacy,
+    members: Lane<Reading<ById>>,
+    stop: CancellationToken,
+    seal: Seal,
+    local: bool,
+) -> Routes {
     let gate = service.gate::<Error>();
+    let webhooks = webhook::WebhookApi::new(gate.clone(), service.feed().clone(), seal, local);
     let follow = member_feed::MemberFeedApi::new(gate.clone(), service.feed().clone(), stop.clone());
     let Privacy { keys, terms } = privacy.clone();
     let feed = feed::FeedApi { gate: gate.clone(), feed: service.feed().clone(), domain: IDENTITY.domain };
@@ -65,6 +82,18 @@ pub fn routes(service: &Service, privacy: &Privacy, members: Lane<Reading<ById>>
             member::MemberApi::new(gate.clone(), members, keys.clone())
         ))
         .add_service(served!(pb::sync_service_server::SyncServiceServer<_>, sync::SyncApi::new(gate.clone(), keys.clone(), stop)))
+        .add_service(served!(
+            pb::member_import_service_server::MemberImportServiceServer<_>,
+            member_import::MemberImportApi::new(gate.clone())
+        ))
+        .add_service(served!(
+            pb::sync_run_service_server::SyncRunServiceServer<_>,
+            sync_run::SyncRunApi::new(gate.clone(), keys.clone())
+        ))
+        .add_service(served!(
+            pb::field_owner_service_server::FieldOwnerServiceServer<_>,
+            field_owner::FieldOwnerApi::new(gate.clone())
+        ))
         .add_service(served!(
             pb::erasure_service_server::ErasureServiceServer<_>,
             erasure::ErasureApi::new(gate.clone(), keys, terms.clone())
@@ -79,5 +108,6 @@ pub fn routes(service: &Service, privacy: &Privacy, members: Lane<Reading<ById>>
         .add_service(served!(pb::badge_service_server::BadgeServiceServer<_>, badge::BadgeApi::new(gate.clone())))
         .add_service(served!(pb::honour_service_server::HonourServiceServer<_>, honour::HonourApi::new(gate)))
         .add_service(served!(pb::member_feed_service_server::MemberFeedServiceServer<_>, follow))
+        .add_service(served!(pb::webhook_service_server::WebhookServiceServer<_>, webhooks))
         .add_service(served!(pb::feed_service_server::FeedServiceServer<_>, feed))
 }

@@ -3,6 +3,7 @@
 use crate::{
     api::Privacy,
     domain::{erasure::Terms, suppression::Keys},
+    flow::seal_secret::Seal,
 };
 use anyhow::Context;
 use chrono::TimeDelta;
@@ -16,6 +17,8 @@ pub struct Config {
     pub common: ServeConfig,
     #[command(flatten)]
     pub erasure: ErasureConfig,
+    #[command(flatten)]
+    pub webhooks: WebhookConfig,
 }
 
 /// What becomes of erased members.
@@ -47,10 +50,23 @@ impl Default for ErasureConfig {
     }
 }
 
+/// Settings of webhooks.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct WebhookConfig {
+    /// File with the keys that seal the secrets of webhooks: Base64 of 32 random bytes, one a line, the first seals and all open. Without it
+    /// there are no webhooks.
+    #[arg(long, env = "KOC_WEBHOOK_KEYS_FILE")]
+    pub webhook_keys_file: Option<PathBuf>,
+
+    /// Lets webhooks post to private addresses and over http: for tests and on one's own machine alone.
+    #[arg(long, env = "KOC_WEBHOOK_LOCAL")]
+    pub webhook_local: bool,
+}
+
 /// With all else as it is when nothing is said of it.
 impl From<ServeConfig> for Config {
     fn from(common: ServeConfig) -> Self {
-        Self { common, erasure: ErasureConfig::default() }
+        Self { common, erasure: ErasureConfig::default(), webhooks: WebhookConfig::default() }
     }
 }
 
@@ -67,5 +83,14 @@ impl ErasureConfig {
         let within = TimeDelta::hours(i64::from(self.erasure_deadline_hours));
         let terms = Terms { consumers: self.erasure_consumers.clone(), within };
         Ok(Privacy { keys: Arc::new(keys), terms: Arc::new(terms) })
+    }
+}
+
+impl WebhookConfig {
+    /// Reads the keys.
+    pub fn seal(&self) -> anyhow::Result<Seal> {
+        let Some(path) = &self.webhook_keys_file else { return Ok(Seal::default()) };
+        let read = std::fs::read_to_string(path).map_err(anyhow::Error::from).and_then(|text| Seal::parse(&text));
+        read.with_context(|| format!("the keys for webhooks in {} cannot be used", path.display()))
     }
 }

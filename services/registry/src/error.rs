@@ -6,8 +6,10 @@ use crate::domain::{
     erasure::ErasureId,
     export::ExportId,
     leaderboard::Month,
-    merge,
+    member_import, merge,
     points::{self, EntryId},
+    sync_run,
+    webhook::WebhookId,
 };
 use koc_chassis::{
     fault::{Fault, Violation},
@@ -29,8 +31,14 @@ pub enum Error {
     ExternalIdentityTaken { index: usize, source_system: String, holder: MemberId },
     #[error("the member {member} was changed meanwhile: it is at version {version}")]
     EtagMismatch { member: MemberId, version: i64 },
+    #[error("the owner of {field} was changed meanwhile: it is at version {version}")]
+    FieldOwnerEtagMismatch { field: &'static str, version: i64 },
     #[error(transparent)]
     MergeRefused(#[from] merge::Refusal),
+    #[error(transparent)]
+    ImportRefused(#[from] member_import::Refusal),
+    #[error(transparent)]
+    SyncRefused(#[from] sync_run::Refusal),
     #[error("the member {member} is suspended")]
     MemberSuspended { member: MemberId },
     #[error("the member {member} is not suspended")]
@@ -89,6 +97,18 @@ pub enum Error {
     EpochChanged,
     #[error("the feed: {}", .0.message)]
     Feed(Fault),
+    #[error("there is no webhook {webhook}")]
+    WebhookNotFound { webhook: WebhookId },
+    #[error("the programme has {limit} webhooks, and no more are kept")]
+    WebhookLimit { limit: usize },
+    #[error("the webhook {webhook} was changed meanwhile: it is at version {version}")]
+    WebhookEtagMismatch { webhook: WebhookId, version: i64 },
+    #[error("whole columns are sent for those alone who may see them: the scope registry.pii is missing")]
+    WebhookPersonal,
+    #[error("the service was given no key for the secrets of webhooks")]
+    WebhooksOff,
+    #[error("there is no delivery of the event {position} to the webhook {webhook}")]
+    DeliveryNotFound { webhook: WebhookId, position: i64 },
     #[error("{} fields break a rule", .0.len())]
     Invalid(Vec<Violation>),
     #[error("the service is going away")]

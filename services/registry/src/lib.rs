@@ -12,7 +12,13 @@ pub mod domain;
 pub use config::Config;
 pub use error::Error;
 
-use crate::flow::{erase_member::Overdue, expire_points, rank_members};
+use crate::flow::{
+    deliver_webhooks::{self, Deliverer},
+    erase_member::Overdue,
+    expire_points, import_members,
+    post_webhook::Poster,
+    purge_syncs, rank_members, sweep_unseen,
+};
 use koc_chassis::{
     gate,
     lane::Reading,
@@ -20,7 +26,7 @@ use koc_chassis::{
     server::{Identity, Service},
     telemetry::Metrics,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 pub const IDENTITY: Identity = Identity { name: "registry", package: "koc.registry.v1", domain: "registry.koc", port: 7401 };
@@ -61,6 +67,7 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let privacy = config.erasure.privacy()?;
+    let (seal, poster) = (config.webhooks.seal()?, Poster::new(config.webhooks.webhook_local)?);
     let mut service = Service::prepare(IDENTITY, SCHEMA, config.common, stop.clone()).await?;
     let db = service.db().clone();
     let purged = db.clone();
@@ -75,9 +82,20 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(OVERDUE_PAUSE, move || delete_exports(exported.clone()));
     let overdue = Overdue::new(db.clone(), privacy.terms.consumers.clone());
     service.every(OVERDUE_PAUSE, move || overdue.clone().look());
+    let keys = privacy.keys.clone();
+    service.run_jobs(sweep_unseen::KIND, Arc::new(sweep_unseen::Sweep::new(db.clone(), keys.clone())));
+    service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row, keys)));
+    let synced = db.clone();
+    service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
+    let undelivered = db.clone();
+    service.every(PURGE_PAUSE, move || deliver_webhooks::forget(undelivered.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
-    let routes = api::routes(&service, &privacy, members, stop);
+    let local = poster.is_local();
+    let (feed, payload) = (service.feed().clone(), api::payload);
+    let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
+    service.spawn(deliverer.run());
+    let routes = api::routes(&service, &privacy, members, stop, seal, local);
     service.serve(routes, metrics).await
 }
 

@@ -4,6 +4,7 @@ mod crash;
 mod erasure;
 mod follow;
 mod history;
+mod import;
 mod page_tokens;
 mod trace;
 mod watch;

@@ -37,6 +37,7 @@ const LISTS: &[List] = &[
     list("budget", "ListLedgerVerifications", "ledgerVerifications", &[]),
     list("budget", "ListMemberLimits", "memberLimits", &[""]),
     list("budget", "ListPlans", "plans", &[]),
+    list("budget", "ListPromotions", "promotions", &[""]),
     list("budget", "ListRateTables", "rateTables", &[""]),
     list("budget", "ListReservations", "reservations", &["", ""]),
     list("budget", "ListReserveDraws", "reserveDraws", &["RESERVE_DRAW_STATE_UNSPECIFIED", "", "", "", "false"]),
@@ -83,7 +84,7 @@ async fn a_forged_page_token_is_the_callers_fault_in_every_list() {
         let refused = |answer: koc_tests::http::Answer, what: &str| {
             assert_eq!(answer.status, 400, "{name} with {what:?}: {}", String::from_utf8_lossy(&answer.body));
             let found = violations(&answer.json()["error"]);
-            assert_eq!(found, [("page_token".to_owned(), "PAGE_TOKEN_INVALID".to_owned())], "{name} with {what:?}");
+            assert_eq!(found, [("pageToken".to_owned(), "PAGE_TOKEN_INVALID".to_owned())], "{name} with {what:?}");
         };
         for forged in ["x", "%25%25", page::token("ListOthers", &bound, &of).as_str()] {
             refused(ask(forged).await, forged);

@@ -178,6 +178,7 @@ impl ServiceError for Error {
                 .with("subject", grant)
                 .with("state", is.as_str()),
             Self::MemberNotFound(id) => missing("MEMBER_NOT_FOUND", "member", id),
+            Self::NoEnvelopePays { resource, reason } => Fault::refused(reason, self.to_string()).with("subject", resource),
             Self::MemberSuspended(id) => suspended(*id),
             Self::ConsentWithdrawn { member, purpose } => Fault::refused("CONSENT_WITHDRAWN", self.to_string())
                 .with("subject", member)

@@ -1,12 +1,18 @@
 //! What the registry's facts about members do to money. What a fact is, and which there are, stands in [`Follow`].
 
-use crate::store;
+use crate::{
+    flow::open_promotion,
+    ids::{MemberId, ProgrammeId},
+    store::{self, promotion::Moved},
+};
 use async_trait::async_trait;
 use koc_chassis::{
+    clock,
     consumer::EffectError,
     follow::{Follow, Known},
     members::{self, Merge},
 };
+use koc_proto::koc::registry::v1 as registry;
 use sqlx::PgConnection;
 
 /// Follows the registry's members. Who is suspended, and what consents were withdrawn, is kept by then and asked when money is to move.
@@ -16,6 +22,26 @@ pub struct FollowRegistry;
 impl Follow for FollowRegistry {
     async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
         store::member::known(conn, after, limit).await
+    }
+
+    /// Who rises to a tier with a gift gets it, once.
+    async fn tier_changed(
+        &self,
+        conn: &mut PgConnection,
+        programme: ProgrammeId,
+        told: &registry::MemberTierChanged,
+    ) -> Result<(), EffectError> {
+        let moved = Moved {
+            programme,
+            member: MemberId::parse("member_id", &told.member_id)?,
+            from_tier_id: &told.from_tier_id,
+            to_tier_id: &told.to_tier_id,
+            time: clock::required("move_time", told.move_time.as_ref())?,
+        };
+        if let Some(promotion) = store::promotion::begin(conn, moved).await? {
+            open_promotion::start(conn, programme, promotion).await?;
+        }
+        Ok(())
     }
 
     /// Members that are one person have their limits summed, and each has its own again when they are parted: what is in use of each is

@@ -31,7 +31,7 @@ pub async fn member(world: &World, trust_level: TrustLevel) -> String {
     created.member_id
 }
 
-async fn change(world: &World, member_id: &str, path: &str, profile: Option<registry::MemberProfile>, trust: TrustLevel) {
+pub async fn change(world: &World, member_id: &str, path: &str, profile: Option<registry::MemberProfile>, trust: TrustLevel) {
     let request = registry::UpdateMemberRequest {
         programme_id: world.programme.clone(),
         request_id: id(),

@@ -26,6 +26,7 @@ mod overrun;
 mod plan;
 mod plan_policy;
 mod plan_property;
+mod promotion;
 mod property;
 mod rate_table;
 mod reservation;

@@ -82,7 +82,7 @@ impl World {
                 suppression_keys_file: Some(koc_tests::token::suppression_keys_file().to_owned()),
                 ..Default::default()
             };
-            koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
+            koc_registry::serve(koc_registry::Config { erasure, ..koc_registry::Config::from(common) }, Metrics::new(), stop)
         });
         let (registry, database) = tokio::join!(registry, service::database(&koc_budget::SCHEMA));
         let budget = start_budget(service::free_address(), database, registry.url.clone()).await;

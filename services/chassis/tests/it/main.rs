@@ -9,5 +9,6 @@ mod gate;
 mod http;
 mod job;
 mod life;
+mod members;
 mod parts;
 mod trace;

@@ -4,12 +4,15 @@ use super::{
     sample::{MAPPING, MEMBERS, Plan},
     stage::{ADMIN, ANALYST, Stage, must},
 };
-use crate::import::{Mapping, MemberFile, Uploader};
+use crate::import::{Mapping, MemberFile, RunPlan, Uploader};
 use anyhow::Context;
 use chrono::TimeDelta;
 use koc_chassis::clock;
 use koc_proto::koc::registry::v1 as pb;
 use std::io::Cursor;
+
+/// What the run is called that brings the export in.
+const RUN: &str = "demo";
 
 /// Creates the programme.
 pub async fn found(stage: &Stage) -> anyhow::Result<()> {
@@ -30,18 +33,20 @@ pub async fn found(stage: &Stage) -> anyhow::Result<()> {
 pub async fn import(stage: &Stage) -> anyhow::Result<()> {
     let mapping = Mapping::parse(MAPPING)?;
     let mut file = MemberFile::open(Cursor::new(MEMBERS), &mapping)?;
-    let mut uploader = Uploader::new(stage.registry_channel(), stage.programme_id(), &mapping, false);
-    let counts = uploader.upload(&mut file, |_, _, _| Ok(())).await?;
+    let plan =
+        RunPlan { name: RUN.into(), mode: pb::SyncMode::Incremental, as_of: None, max_delete_percent: None, dry_run: false };
+    let mut uploader = Uploader::new(stage.registry_channel(), stage.programme_id(), &mapping, plan);
+    let upload = uploader.upload(&mut file, &mut ()).await?;
     stage.say(&format!(
         "  {} rows of a CRM export: {} created, {} updated, {} unchanged, {} stale, {} rejected",
-        counts.rows(),
-        counts.created,
-        counts.updated,
-        counts.unchanged,
-        counts.stale,
-        counts.rejected
+        upload.rows,
+        upload.count(pb::SyncOutcome::Created),
+        upload.count(pb::SyncOutcome::Updated),
+        upload.count(pb::SyncOutcome::Unchanged),
+        upload.count(pb::SyncOutcome::Stale),
+        upload.rejected()
     ));
-    for (reason, n) in counts.reasons {
+    for (reason, n) in upload.reasons {
         stage.say(&format!("    {n} × {reason}"));
     }
     Ok(())

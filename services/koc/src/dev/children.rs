@@ -60,6 +60,9 @@ impl Children {
             ("KOC_JWKS_FILE", keys.jwks.display().to_string()),
             ("KOC_PEER_TOKEN_FILE", keys.peer_token(name).display().to_string()),
             ("KOC_SUPPRESSION_KEYS_FILE", keys.suppression_keys.display().to_string()),
+            // On this machine alone: receivers are on it too.
+            ("KOC_WEBHOOK_KEYS_FILE", keys.webhook_keys.display().to_string()),
+            ("KOC_WEBHOOK_LOCAL", "true".to_owned()),
         ];
         environment.extend(peers());
         if let Some(endpoint) = &self.otlp_endpoint {

@@ -2,6 +2,7 @@
 
 use crate::token::write_private;
 use anyhow::Context;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use koc_chassis::{
     auth::ACT_AS,
     token::{Grant, TokenKey, all_scopes},
@@ -21,6 +22,8 @@ pub struct Files {
     pub token: PathBuf,
     /// By which the registry keeps erased persons out.
     pub suppression_keys: PathBuf,
+    /// What seals the secrets of webhooks.
+    pub webhook_keys: PathBuf,
     state: PathBuf,
 }
 
@@ -102,7 +105,12 @@ pub fn write(state: &Path) -> anyhow::Result<Files> {
         let secret: [u8; 32] = rand::random();
         write_private(&suppression_keys, &format!("dev {}\n", hex::encode(secret)), true)?;
     }
-    let files = Files { jwks: state.join("jwks.json"), token: state.join("token"), suppression_keys, state: state.to_owned() };
+    let webhook_keys = state.join("webhook-keys");
+    if !webhook_keys.exists() {
+        write_private(&webhook_keys, &STANDARD.encode(rand::random::<[u8; 32]>()), true)?;
+    }
+    let (jwks, token) = (state.join("jwks.json"), state.join("token"));
+    let files = Files { jwks, token, suppression_keys, webhook_keys, state: state.to_owned() };
     std::fs::write(&files.jwks, key.jwks()).with_context(|| format!("cannot write {}", files.jwks.display()))?;
     let all = ["*".to_owned()];
     let sign = |client: &str, scopes: &[&str]| key.sign(&Grant { client, scopes, programmes: &all, valid_for: VALID_FOR });

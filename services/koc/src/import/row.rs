@@ -33,6 +33,18 @@ pub(super) fn map(
     }
 }
 
+/// Whose row it is, whatever else is wrong with it.
+pub(super) fn external_id(
+    mapping: &Mapping,
+    columns: &HashMap<String, usize>,
+    width: usize,
+    cells: &StringRecord,
+) -> Option<String> {
+    let cell = cells.get(*columns.get(&mapping.external_id.column)?).filter(|_| cells.len() == width)?;
+    let id = parse::narrow(parse::trim(cell));
+    (!id.is_empty()).then_some(id)
+}
+
 struct Reader<'a> {
     mapping: &'a Mapping,
     columns: &'a HashMap<String, usize>,

@@ -221,3 +221,31 @@ fn the_shipped_export_shows_the_flaws_it_was_made_with() {
     assert_eq!((mapped.len(), ids.len()), (311, 296));
     assert_eq!(mapped.iter().map(|row| row.warnings.len()).sum::<usize>(), 1);
 }
+
+#[test]
+fn the_mapping_for_salesforce_reads_an_export_of_its_shape() {
+    let mapping = Mapping::parse(include_str!("../../sample/salesforce.toml")).unwrap();
+    let text = "Id,FirstName,LastName,Email,MobilePhone,MailingState,MailingCity,LastModifiedDate,Xiaohongshu_Handle__c,\
+Xiaohongshu_Followers__c,Douyin_Handle__c,Douyin_Followers__c,Vehicle_Model__c,VIN__c,LeadSource,HasOptedOutOfEmail\n\
+003Fv00000AbCdEIAV,旭,何,mei@example.com,13209967738,44,深圳,2025-03-29T06:16:05.000Z,kbai,12000,,,,,Event,FALSE\n\
+003Fv00000AbCdFIAV,Ada,Lovelace,,,Guangdong,,2025/03/29 14:16,,,,,,,Unlisted,true\n";
+    let rows: Vec<Row> = MemberFile::open(Cursor::new(text.as_bytes()), &mapping).unwrap().map(|row| row.ok().unwrap()).collect();
+    let [one, other] = [&rows[0], &rows[1]].map(|row| row.outcome.as_ref().ok().unwrap());
+    assert_eq!((one.source_system.as_str(), one.external_id.as_str()), ("salesforce", "003Fv00000AbCdEIAV"));
+    assert_eq!((one.display_name.as_deref(), one.phone.as_deref()), (Some("何旭"), Some("+8613209967738")));
+    assert_eq!((one.region.as_deref(), one.city.as_deref()), (Some("CN-GD"), Some("深圳")));
+    assert_eq!(one.tags, ["crm:salesforce", "source:event"]);
+    assert!(one.consents == [Consent { purpose: Purpose::Contact, granted: true }]);
+    assert_eq!((other.display_name.as_deref(), other.region.as_deref()), (Some("Ada Lovelace"), Some("CN-GD")));
+    // The same instant, told in two ways; the later one without seconds.
+    assert_eq!(other.source_time.to_rfc3339(), "2025-03-29T06:16:00+00:00");
+    assert_eq!(one.source_time.to_rfc3339(), "2025-03-29T06:16:05+00:00");
+    assert!(other.consents == [Consent { purpose: Purpose::Contact, granted: false }]);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_still_says_whose_it_is_where_it_can() {
+    let rows = read(&format!("{HEADER}1,,,not-an-address,,,,2025-03-29,,,,,,,,\n,,,x,,,,2025-03-29,,,,,,,,\n2,too few\n"));
+    let ids: Vec<_> = rows.iter().map(|row| (row.external_id.as_deref(), row.outcome.is_err())).collect();
+    assert_eq!(ids, [(Some("1"), true), (None, true), (None, true)]);
+}

@@ -122,7 +122,7 @@ async fn run_registry(at: SocketAddr, database: ServiceDatabase) -> Running {
             suppression_keys_file: Some(koc_tests::token::suppression_keys_file().to_owned()),
             ..Default::default()
         };
-        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
+        koc_registry::serve(koc_registry::Config { erasure, ..koc_registry::Config::from(common) }, Metrics::new(), stop)
     };
     service::start_on(at, database, serve).await
 }

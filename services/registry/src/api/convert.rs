@@ -5,13 +5,14 @@ use crate::domain::{
     consent::{Consent, Purpose},
     erasure::Ground,
     history::ChangeKind,
-    member::{ExternalIdentity, Member, State, TrustLevel},
+    member::{ExternalIdentity, Member, State, SuspensionCause, TrustLevel},
     member_feed::EventKind,
     points::Kind,
     profile::{Channel, Motivation, Profile, Vehicle},
     programme::Programme,
     tier::{Policy, ResourceClass, Rules},
     value::{Score, ValueType},
+    webhook::{Columns, DeliveryState, WebhookState},
 };
 use koc_chassis::{
     clock,
@@ -44,6 +45,8 @@ macro_rules! wire_enum {
     )+};
 }
 
+pub(super) use wire_enum;
+
 wire_enum! {
     Motivation = Motivation { Helping, Mastery, Gathering, Recognition, Reward }
     MemberChangeKind = ChangeKind { Created, Updated, Suspended, Reinstated, MergedInto, TookIn, Unmerged, GaveBack, Erased }
@@ -51,7 +54,11 @@ wire_enum! {
         Snapshot, Created, Updated, Suspended, Reinstated, Merged, Unmerged, TierChanged, PointsChanged, TitleChanged, BadgeAwarded,
         BadgeRevoked, Erased
     }
+    WebhookState = WebhookState { Active, Paused, Disabled }
+    WebhookColumns = Columns { None, Masked, Whole }
+    WebhookDeliveryState = DeliveryState { Pending, Delivered, Failed }
     MemberState = State { Active, Suspended, Erased }
+    MemberSuspensionCause = SuspensionCause { Caller, SourceDeleted }
     ErasureGround = Ground { Requested, ConsentWithdrawn, NotNeeded, Unlawful, LegalDuty }
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
@@ -122,6 +129,15 @@ pub fn profile_to_wire(profile: Profile) -> pb::MemberProfile {
     }
 }
 
+/// A suspension from before causes were kept is a caller's.
+fn suspension_cause(state: State, cause: Option<SuspensionCause>) -> i32 {
+    match state {
+        State::Active => pb::MemberSuspensionCause::Unspecified as i32,
+        State::Suspended => cause.unwrap_or(SuspensionCause::Caller).to_wire(),
+        State::Erased => pb::MemberSuspensionCause::Unspecified as i32,
+    }
+}
+
 pub fn identity(wire: pb::ExternalIdentity) -> ExternalIdentity {
     ExternalIdentity { source_system: wire.source_system, external_id: wire.external_id }
 }
@@ -133,6 +149,8 @@ pub fn member(member: Member) -> pb::Member {
         programme_id: member.programme.to_string(),
         profile: Some(profile_to_wire(member.profile)),
         external_identities: member.external_identities.into_iter().map(identity).collect(),
+        deleted_identities: member.deleted_identities.into_iter().map(identity).collect(),
+        suspension_cause: suspension_cause(member.state, member.suspension_cause),
         state: member.state.to_wire(),
         trust_level: member.trust_level.to_wire(),
         tier_id: member.tier_id,

@@ -1,7 +1,7 @@
 //! How callers see the registry's errors.
 
 use crate::{
-    domain::{merge, points::Refusal},
+    domain::{member_import, merge, points::Refusal, sync_run},
     error::Error,
 };
 use koc_chassis::{
@@ -31,7 +31,12 @@ impl ServiceError for Error {
             Self::EtagMismatch { member, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("member_id", member).with("etag", page::etag(*version))
             }
+            Self::FieldOwnerEtagMismatch { field, version } => {
+                Fault::conflict("ETAG_MISMATCH", text).with("field", field).with("etag", page::etag(*version))
+            }
             Self::MergeRefused(refusal) => not_merged(refusal, text),
+            Self::ImportRefused(refusal) => not_imported(refusal, text),
+            Self::SyncRefused(refusal) => not_synced(refusal, text),
             Self::MemberSuspended { member } => Fault::refused("MEMBER_SUSPENDED", text).with("subject", member),
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
             Self::MemberErased { member, erasure } => {
@@ -95,6 +100,19 @@ impl ServiceError for Error {
             Self::PositionDropped => Fault::refused("POSITION_DROPPED", text),
             Self::EpochChanged => Fault::refused("EPOCH_CHANGED", text),
             Self::Feed(fault) => fault.clone(),
+            Self::WebhookNotFound { webhook } => {
+                Fault::not_found("WEBHOOK_NOT_FOUND", text).with("resource_type", "webhook").with("resource_id", webhook)
+            }
+            Self::WebhookLimit { limit } => Fault::refused("WEBHOOK_LIMIT", text).with("limit", limit),
+            Self::WebhookEtagMismatch { webhook, version } => {
+                Fault::conflict("ETAG_MISMATCH", text).with("webhook_id", webhook).with("etag", page::etag(*version))
+            }
+            Self::WebhookPersonal => Fault::denied("WEBHOOK_PERSONAL", text).with("scope", super::PERSONAL_SCOPE),
+            // Whoever runs the service may give it one: the same request is good then.
+            Self::WebhooksOff => Fault { stored: false, ..Fault::refused("WEBHOOKS_OFF", text) },
+            Self::DeliveryNotFound { webhook, position } => {
+                Fault::not_found("DELIVERY_NOT_FOUND", text).with("webhook_id", webhook).with("sequence", position)
+            }
             Self::Invalid(violations) => Fault::invalid(violations.clone()),
             Self::Draining => Fault::unavailable("DRAINING", text),
             Self::Unserved(unserved) => unserved.fault(),
@@ -146,5 +164,55 @@ fn not_merged(refusal: &merge::Refusal, text: String) -> Fault {
         Refusal::NotLast { member, first } => {
             Fault::refused("MERGE_NOT_LAST", text).with("subject", member).with("unmerge_first_member_id", first)
         }
+    }
+}
+
+fn not_synced(refusal: &sync_run::Refusal, text: String) -> Fault {
+    use sync_run::Refusal;
+    match refusal {
+        Refusal::NotFound { run } => {
+            Fault::not_found("RUN_NOT_FOUND", text).with("resource_type", "sync run").with("resource_id", run)
+        }
+        Refusal::Differs { run, setting } => Fault::refused("RUN_DIFFERS", text).with("subject", run).with("setting", setting),
+        Refusal::Closed { run, state } => Fault::refused("RUN_CLOSED", text).with("subject", run).with("state", state.name()),
+        Refusal::Gap { run, got, next } => {
+            Fault::refused("BATCH_GAP", text).with("subject", run).with("batch_number", got).with("next_batch_number", next)
+        }
+        Refusal::BatchDiffers { run, batch } => {
+            Fault::refused("BATCH_DIFFERS", text).with("subject", run).with("batch_number", batch)
+        }
+        Refusal::BatchForgotten { run, batch } => {
+            Fault::refused("BATCH_FORGOTTEN", text).with("subject", run).with("batch_number", batch)
+        }
+        Refusal::NotHeld { run, state } => Fault::refused("RUN_NOT_HELD", text).with("subject", run).with("state", state.name()),
+        Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
+    }
+}
+
+fn not_imported(refusal: &member_import::Refusal, text: String) -> Fault {
+    use member_import::Refusal;
+    match refusal {
+        Refusal::NotFound { import } => {
+            Fault::not_found("IMPORT_NOT_FOUND", text).with("resource_type", "member import").with("resource_id", import)
+        }
+        Refusal::Exists { import } => {
+            Fault::exists("IMPORT_EXISTS", text).with("resource_type", "member import").with("resource_id", import)
+        }
+        Refusal::RunBegun { run } => Fault::refused("RUN_BEGUN", text).with("subject", run),
+        Refusal::State { import, state } => {
+            Fault::refused("IMPORT_STATE", text).with("subject", import).with("state", state.name())
+        }
+        Refusal::ChunkGap { import, got, next } => {
+            Fault::refused("CHUNK_GAP", text).with("subject", import).with("offset", got).with("next_offset", next)
+        }
+        Refusal::ChunkDiffers { import, offset } => {
+            Fault::refused("CHUNK_DIFFERS", text).with("subject", import).with("offset", offset)
+        }
+        Refusal::TooLarge { import } => Fault::refused("IMPORT_TOO_LARGE", text).with("subject", import),
+        // More may come: the same request may succeed later.
+        Refusal::Incomplete { import, received, total } => Fault { stored: false, ..Fault::refused("IMPORT_INCOMPLETE", text) }
+            .with("subject", import)
+            .with("received_bytes", received)
+            .with("total_bytes", total),
     }
 }

@@ -13,9 +13,10 @@ use crate::{
         history::{Before, Change, ChangeKind, TRUST_LEVEL},
         member::TrustLevel,
         member_list::{Field as ListField, Order, Place, Test, Text},
-        profile::Field,
+        ownership::Owners,
+        profile::{Field, Profile},
         suppression::Keys,
-        sync::Person,
+        sync::{API_SOURCE, Person},
         text::storable,
     },
     error::Error,
@@ -275,6 +276,25 @@ impl Mask {
     }
 }
 
+/// The fields that a caller may write. One that belongs to a source system would be lost with that one's next row: to change it is a violation
+/// (FIELD_OWNED), to repeat what it holds does nothing.
+fn editable(fields: BTreeSet<Field>, values: &Profile, person: &Person, owners: &Owners) -> Result<Vec<Field>, Vec<Violation>> {
+    let mut violations = Violations::default();
+    let mut editable = Vec::with_capacity(fields.len());
+    for field in fields {
+        match owners.of(field).filter(|owner| *owner != API_SOURCE) {
+            None => editable.push(field),
+            Some(_) if field.same(values, &person.record.profile) => {}
+            Some(owner) => {
+                let rule = format!("belongs to {owner}, whose next row would undo the change; change it there");
+                violations.push(Violation::new(field.path(), "FIELD_OWNED", rule));
+            }
+        }
+    }
+    violations.finish()?;
+    Ok(editable)
+}
+
 async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb::UpdateMemberResponse, Error> {
     let mut violations = Violations::default();
     let id = violations.take(MemberId::parse("member_id", &request.member_id));
@@ -298,7 +318,8 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     }
     let now = work.now().await?;
     let mut person = Person::new(locked.record);
-    person.overwrite(mask.fields, &values, now);
+    let owners = store::field_owner::owners(work.conn(), programme).await?;
+    person.overwrite(editable(mask.fields, &values, &person, &owners)?, &values, now);
     let trust_level = trust_level.unwrap_or(locked.trust_level);
     let (mut fields, renamed, consents) = (person.befores(), person.is_renamed(), person.consent_changes());
     let mut changed_fields = Field::paths(person.changed);
@@ -307,7 +328,8 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
         fields.push(Before::named(TRUST_LEVEL, locked.trust_level.name()));
     }
     let version = locked.version + i64::from(!changed_fields.is_empty());
-    let member = Locked { id, record: person.record, state: locked.state, trust_level, version, merged_into: None };
+    let (state, suspension_cause) = (locked.state, locked.suspension_cause);
+    let member = Locked { id, record: person.record, state, suspension_cause, trust_level, version, merged_into: None };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
     if renamed {
         store::search::put(work.conn(), programme, &[id.0]).await?;

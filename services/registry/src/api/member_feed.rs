@@ -106,7 +106,7 @@ impl Part {
     }
 
     async fn of_page(follower: &Follower, epoch: Uuid, page: &Page) -> Result<Self, Error> {
-        let events = follower.events(page).await?;
+        let events = follower.join(follower.told(page)?).await?;
         let place = follower.place(epoch, page.through, None).await?;
         Ok(Self { events, place })
     }
@@ -171,7 +171,7 @@ impl Watch {
                 Some(_) if self.drain.is_cancelled() => return Err(Error::Draining),
                 Some(after) => {
                     let part = Part::of_snapshot(&self.follower, self.place, after, BATCH).await?;
-                    let time = part.events.first().map(|event| event.time);
+                    let time = part.events.first().map(|event| event.told.time);
                     (part, self.place.position, time)
                 }
                 None => {
@@ -200,12 +200,12 @@ fn messages(programme: ProgrammeId, part: Part, head: i64, time: Option<DateTime
     let mut messages = VecDeque::new();
     let (mut events, mut bytes) = (Vec::new(), 0);
     let mut reached = part.place;
-    for told in part.events {
-        let place = match told.kind {
-            EventKind::Snapshot => Place { snapshot: Some(told.member.0), ..part.place },
-            _ => Place { position: told.position, fact: told.fact, ..part.place },
+    for next in part.events {
+        let place = match next.told.kind {
+            EventKind::Snapshot => Place { snapshot: Some(next.told.member.0), ..part.place },
+            _ => Place { position: next.told.position, fact: next.told.fact, ..part.place },
         };
-        let wire = event(told);
+        let wire = event(next);
         let size = wire.encoded_len();
         if bytes + size > MESSAGE_BYTES && !events.is_empty() {
             messages.push_back(message(std::mem::take(&mut events), reached));
@@ -219,17 +219,18 @@ fn messages(programme: ProgrammeId, part: Part, head: i64, time: Option<DateTime
     messages
 }
 
-fn event(event: Event) -> pb::MemberEvent {
+pub(super) fn event(event: Event) -> pb::MemberEvent {
+    let Event { told, now } = event;
     let mut wire = pb::MemberEvent {
-        event_id: event.fact.map(|fact| fact.to_string()).unwrap_or_default(),
-        sequence: event.position,
-        kind: event.kind.to_wire(),
-        member_id: event.member.to_string(),
-        changed_fields: event.changed_fields,
-        event_time: Some(clock::to_proto(event.time)),
+        event_id: told.fact.map(|fact| fact.to_string()).unwrap_or_default(),
+        sequence: told.position,
+        kind: told.kind.to_wire(),
+        member_id: told.member.to_string(),
+        changed_fields: told.changed_fields,
+        event_time: Some(clock::to_proto(told.time)),
         ..Default::default()
     };
-    match event.now {
+    match now {
         Now::Member(member) => wire.member = Some(convert::member(*member)),
         Now::MergedInto(winner) => wire.merged_into_member_id = winner.to_string(),
         Now::Erased => wire.erased = true,
@@ -242,7 +243,7 @@ fn token(programme: ProgrammeId, place: &Place) -> String {
 }
 
 /// The place that a token stands for; None for an empty one.
-fn place(programme: ProgrammeId, token: &str) -> Result<Option<Place>, Violation> {
+pub(super) fn place(programme: ProgrammeId, token: &str) -> Result<Option<Place>, Violation> {
     let invalid = || Violation::new("position", "POSITION_INVALID", "must come from an answer for the same programme");
     let key = page::key("MemberFeed", &[&programme.to_string()], token).map_err(|_| invalid())?;
     key.map(|key| Place::of_key(&key).ok_or_else(invalid)).transpose()

@@ -1,27 +1,37 @@
 //! SyncService.
 
-use super::convert;
+use super::convert::{self, Wire};
 use crate::{
-    IDENTITY,
     domain::{
         suppression::Keys,
-        sync::{Outcome, Row},
+        sync::Row,
+        sync_run::{Credit, DEFAULT_MAX_DELETE_PERCENT, Mode, Refusal, Run, RunId, Settings},
+        text::storable,
     },
     error::Error,
-    flow::apply_batch::{Applied, Batch, apply_batch},
+    flow::{
+        apply_batch::{Batch, apply_batch},
+        sync_run::{self, Sent, SentRow},
+    },
+    store::{self, audit::Act},
 };
 use futures::{Stream, stream};
 use koc_chassis::{
     auth::Caller,
     clock,
     context::{self, Current},
-    fault::{self, Violation, Violations},
+    fault::{Violation, Violations},
     gate::{Call, Gate},
     ids::ProgrammeId,
 };
-use koc_proto::{codec, google::rpc, koc::registry::v1 as pb, rules::Rules};
+use koc_proto::{koc::registry::v1 as pb, rules::Rules};
+use pb::sync_members_request::Message;
+use prost::Message as _;
 use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, info_span};
@@ -46,11 +56,10 @@ impl SyncApi {
     }
 }
 
-/// Applies a batch when it is its turn.
-async fn apply(gate: &Gate<Error>, slots: &Semaphore, call: &Call, batch: &Batch) -> Result<Vec<Applied>, Status> {
+/// Waits for the turn of a batch.
+async fn turn(slots: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
     // Nobody closes the semaphore.
-    let _slot = slots.acquire().await.map_err(|_| gate.status(&Error::Draining))?;
-    apply_batch(gate.db(), call, batch).await.map_err(|error| gate.status(&error))
+    slots.acquire().await.map_err(|_| Error::Draining)
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<pb::SyncMembersResponse, Status>> + Send + 'static>>;
@@ -62,15 +71,20 @@ impl pb::sync_service_server::SyncService for SyncApi {
         request: Request<pb::BatchUpsertMembersRequest>,
     ) -> Result<Response<pb::BatchUpsertMembersResponse>, Status> {
         let (call, request) = self.gate.admit(request)?;
+        let rows: Vec<_> = request.rows.into_iter().map(row).collect();
         let batch = Batch {
-            source_system: request.source_system,
-            rows: request.rows.into_iter().map(row).collect(),
+            source_system: &request.source_system,
+            rows: &rows,
             validate_only: request.validate_only,
             method: pb::BatchUpsertMembersRequest::NAME,
-            keys: self.keys.clone(),
+            keys: &self.keys,
         };
-        let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
-        Ok(Response::new(pb::BatchUpsertMembersResponse { results: results(applied) }))
+        let applied = async {
+            let _turn = turn(&self.slots).await?;
+            apply_batch(self.gate.db(), Act::from(&call), &batch).await
+        };
+        let applied = applied.await.map_err(|error: Error| self.gate.status(&error))?;
+        Ok(Response::new(pb::BatchUpsertMembersResponse { results: sync_run::results(applied) }))
     }
 
     type SyncMembersStream = Batches;
@@ -85,9 +99,11 @@ impl pb::sync_service_server::SyncService for SyncApi {
             slots: self.slots.clone(),
             keys: self.keys.clone(),
             caller: self.gate.caller(&request)?,
-            batches: request.into_inner(),
+            messages: request.into_inner(),
             programme: None,
-            next_batch: 1,
+            run: None,
+            credit: Credit::MOST,
+            closed: false,
             span: Span::current(),
         };
         // A batch is read only when the answer before is taken, and a caller that goes away drops the batch at work.
@@ -103,62 +119,172 @@ impl pb::sync_service_server::SyncService for SyncApi {
     }
 }
 
-/// A stream of batches at work.
+/// A stream at work.
 struct Sync {
     gate: Gate<Error>,
     drain: CancellationToken,
     slots: Arc<Semaphore>,
     keys: Arc<Keys>,
     caller: Arc<Caller>,
-    batches: Streaming<pb::SyncMembersRequest>,
-    /// That of the first batch.
+    messages: Streaming<pb::SyncMembersRequest>,
+    /// That of the first message.
     programme: Option<ProgrammeId>,
-    next_batch: i64,
+    /// Once it is opened.
+    run: Option<RunId>,
+    credit: Credit,
+    closed: bool,
     span: Span,
 }
 
 impl Sync {
-    /// Takes the next batch and answers it once it is committed; None when the caller has sent the last.
+    /// Takes the next message and answers it once what it asks is committed; None after the last.
     async fn next(&mut self) -> Result<Option<pb::SyncMembersResponse>, Status> {
+        if self.closed {
+            return Ok(None);
+        }
         let message = tokio::select! {
             biased;
             () = self.drain.cancelled() => return Err(self.gate.status(&Error::Draining)),
-            message = self.batches.message() => message?,
+            message = self.messages.message() => message?,
         };
         let Some(request) = message else { return Ok(None) };
-        let span = info_span!(parent: &self.span, "sync_batch", batch_number = request.batch_number, rows = request.rows.len());
+        let span = match &request.message {
+            Some(Message::Batch(batch)) => {
+                info_span!(parent: &self.span, "sync_batch", batch_number = batch.batch_number, rows = batch.rows.len())
+            }
+            _ => info_span!(parent: &self.span, "sync_run"),
+        };
         let current = Current { deadline: Instant::now() + BATCH_DEADLINE, actor: self.caller.actor.clone() };
-        context::scope(current, self.answer(request)).instrument(span).await.map(Some)
+        let answer = context::scope(current, self.answer(request)).instrument(span).await?;
+        Ok(Some(pb::SyncMembersResponse { credit: self.credit.batches(), ..answer }))
     }
 
     async fn answer(&mut self, request: pb::SyncMembersRequest) -> Result<pb::SyncMembersResponse, Status> {
         let call = self.gate.enter(self.caller.clone(), &request)?;
-        let programme = *self.programme.get_or_insert(call.programme);
+        self.take(call, request.message).await.map_err(|error| self.gate.status(&error))
+    }
+
+    async fn take(&mut self, call: Call, message: Option<Message>) -> Result<pb::SyncMembersResponse, Error> {
         let mut violations = Violations::default();
-        if programme != call.programme {
-            let rule = "must be the same in all batches of a stream";
+        if *self.programme.get_or_insert(call.programme) != call.programme {
+            let rule = "must be the same in all messages of a stream";
             violations.push(Violation::new("programme_id", "PROGRAMME_CHANGED", rule));
         }
-        if request.batch_number != self.next_batch {
-            let rule = format!("must be {} now; got {}", self.next_batch, request.batch_number);
-            violations.push(Violation::new("batch_number", "BATCH_OUT_OF_ORDER", rule));
-        }
-        violations.finish().map_err(|violations| self.gate.status(&Error::Invalid(violations)))?;
-        let batch = Batch {
-            source_system: request.source_system,
-            rows: request.rows.into_iter().map(row).collect(),
-            validate_only: request.validate_only,
-            method: pb::SyncMembersRequest::NAME,
-            keys: self.keys.clone(),
+        let (run, message) = match (self.run, message) {
+            (None, Some(Message::Open(opening))) => {
+                let settings = violations.take_all(opened("open", opening));
+                violations.finish()?;
+                let Some(opened) = settings else { return Err(Error::Invalid(Vec::new())) };
+                return self.open(&call, opened).await;
+            }
+            (Some(run), Some(message @ (Message::Batch(_) | Message::Close(_)))) => (run, message),
+            (opened, _) => {
+                let (rule, text) = match opened {
+                    None => ("RUN_NOT_OPENED", "must open a run first"),
+                    Some(_) => ("RUN_OPENED", "must be a batch, or close the run: it is open"),
+                };
+                violations.push(Violation::new("message", rule, text));
+                violations.finish()?;
+                return Err(Error::Invalid(Vec::new()));
+            }
         };
-        let applied = apply(&self.gate, &self.slots, &call, &batch).await?;
-        self.next_batch += 1;
-        Ok(pb::SyncMembersResponse { committed_through: request.batch_number, results: results(applied) })
+        let sent = match message {
+            Message::Batch(batch) => violations.take(sent(batch)),
+            _ => None,
+        };
+        violations.finish()?;
+        let act = Act::from(&call);
+        let Some(sent) = sent else {
+            let run = sync_run::close(self.gate.db(), act, run).await?;
+            self.closed = true;
+            return Ok(about(run));
+        };
+        let began = Instant::now();
+        let turn = turn(&self.slots).await?;
+        let answer = sync_run::take(self.gate.db(), act, run, &sent, &self.keys).await;
+        drop(turn);
+        self.credit = self.credit.after(began.elapsed());
+        answer
+    }
+
+    async fn open(&mut self, call: &Call, opened: Opened) -> Result<pb::SyncMembersResponse, Error> {
+        let run = match opened {
+            Opened::Named(settings) => sync_run::open(self.gate.db(), call.into(), &settings).await?,
+            Opened::Known(run) => {
+                let mut conn = self.gate.db().read().await?;
+                store::sync_run::get(&mut conn, call.programme, run).await?.ok_or(Refusal::NotFound { run })?
+            }
+        };
+        self.run = Some(run.id);
+        Ok(about(run))
     }
 }
 
+/// An answer that tells of a run.
+fn about(run: Run) -> pb::SyncMembersResponse {
+    pb::SyncMembersResponse {
+        committed_through: run.committed_through,
+        run: Some(super::sync_run::to_wire(run)),
+        ..Default::default()
+    }
+}
+
+/// The run that is asked for.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Known(RunId),
+    Named(Settings),
+}
+
+/// Reads what stands in the field `at`.
+pub(super) fn opened(at: &str, opening: pb::SyncOpening) -> Result<Opened, Vec<Violation>> {
+    let field = |name: &str| format!("{at}.{name}");
+    if !opening.sync_run_id.is_empty() {
+        let run = RunId::parse(&field("sync_run_id"), &opening.sync_run_id);
+        return Ok(Opened::Known(run.map_err(|broken| vec![broken])?));
+    }
+    let mut violations = Violations::default();
+    for (name, text) in [("source_system", &opening.source_system), ("run_name", &opening.run_name)] {
+        if text.is_empty() {
+            violations.push(Violation::new(field(name), "string.min_len", "must be set, unless a sync_run_id is"));
+        }
+        violations.take(storable(&field(name), text));
+    }
+    let mode = match opening.mode {
+        0 => Some(Mode::Incremental),
+        number => violations.take(Mode::from_wire(&field("mode"), number)),
+    };
+    let as_of = opening.as_of.map(|time| clock::from_proto(&field("as_of"), &time));
+    let as_of = violations.take(as_of.transpose()).flatten();
+    if mode == Some(Mode::Full) && opening.as_of.is_none() {
+        violations.push(Violation::new(field("as_of"), "AS_OF_REQUIRED", "must say when a full export was made"));
+    }
+    violations.finish()?;
+    Ok(Opened::Named(Settings {
+        source_system: opening.source_system,
+        name: opening.run_name,
+        mode: mode.unwrap_or(Mode::Incremental),
+        validate_only: opening.validate_only,
+        as_of,
+        max_delete_percent: opening.max_delete_percent.unwrap_or(DEFAULT_MAX_DELETE_PERCENT),
+    }))
+}
+
+fn sent(batch: pb::SyncBatch) -> Result<Sent, Violation> {
+    if batch.rows.is_empty() && batch.unread_external_ids.is_empty() {
+        return Err(Violation::new("batch", "BATCH_EMPTY", "must have rows, or ids of rows that could not be read"));
+    }
+    let rows = batch.rows.iter().map(|row| SentRow { external_id: row.external_id.clone(), content: row.encode_to_vec() });
+    Ok(Sent {
+        number: batch.batch_number,
+        rows: rows.collect(),
+        parsed: batch.rows.into_iter().map(row).collect(),
+        unread: batch.unread_external_ids,
+    })
+}
+
 /// A row, or all that it breaks.
-fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
+pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
     let broken = wire.violations();
     if !broken.is_empty() {
         return Err(broken);
@@ -166,52 +292,20 @@ fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
     let mut violations = Violations::default();
     let source_time = violations.take(clock::required("source_time", wire.source_time.as_ref()));
     let values = violations.take_all(convert::profile(wire.profile.unwrap_or_default())).unwrap_or_default();
-    let row = violations.take_all(Row::new(wire.external_id, source_time.unwrap_or_default(), values, &wire.clear_fields));
+    let row = violations.take_all(Row::new(
+        wire.external_id,
+        source_time.unwrap_or_default(),
+        values,
+        &wire.clear_fields,
+        wire.deleted,
+    ));
     violations.finish()?;
     row.ok_or_else(Vec::new)
-}
-
-fn results(applied: Vec<Applied>) -> Vec<pb::MemberRowResult> {
-    applied
-        .into_iter()
-        .zip(0..)
-        .map(|(applied, row_index)| match applied {
-            Applied::Done { outcome, member } => pb::MemberRowResult {
-                row_index,
-                outcome: outcome_to_wire(outcome) as i32,
-                member_id: member.map(|id| id.to_string()).unwrap_or_default(),
-                status: None,
-            },
-            Applied::Rejected(violations) => pb::MemberRowResult {
-                row_index,
-                outcome: pb::SyncOutcome::Rejected as i32,
-                member_id: String::new(),
-                status: Some(status(violations)),
-            },
-        })
-        .collect()
-}
-
-fn outcome_to_wire(outcome: Outcome) -> pb::SyncOutcome {
-    match outcome {
-        Outcome::Created => pb::SyncOutcome::Created,
-        Outcome::Updated => pb::SyncOutcome::Updated,
-        Outcome::Unchanged => pb::SyncOutcome::Unchanged,
-        Outcome::Stale => pb::SyncOutcome::Stale,
-        Outcome::Merged => pb::SyncOutcome::Merged,
-        Outcome::Suppressed => pb::SyncOutcome::Suppressed,
-    }
-}
-
-/// The status of a rejected row.
-fn status(violations: Vec<Violation>) -> rpc::Status {
-    fault::to_rpc(&codec::invalid(IDENTITY.domain, violations))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
 
     #[test]
     fn a_row_reports_all_it_breaks_with_the_paths_of_its_fields() {
@@ -222,12 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_a_rejected_row_carries_its_field_violations() {
-        use tonic_types::pb::BadRequest;
-        let status = status(vec![Violation::new("profile.email", "string.pattern", "must match")]);
-        assert_eq!(status.code, tonic::Code::InvalidArgument as i32);
-        let detail = status.details.iter().find(|any| any.type_url.ends_with("google.rpc.BadRequest")).expect("field violations");
-        let broken = BadRequest::decode(detail.value.as_slice()).expect("a BadRequest");
-        assert_eq!(broken.field_violations[0].field, "profile.email");
+    fn a_full_run_must_say_when_its_export_was_made() {
+        let opening = pb::SyncOpening { mode: pb::SyncMode::Full.into(), run_name: "nightly".into(), ..Default::default() };
+        let broken: Vec<_> = opened("open", opening).expect_err("two rules").into_iter().map(|v| (v.field, v.rule)).collect();
+        let pair = |field: &str, rule: &str| (field.to_owned(), rule.to_owned());
+        assert_eq!(broken, [pair("open.source_system", "string.min_len"), pair("open.as_of", "AS_OF_REQUIRED")]);
     }
 }

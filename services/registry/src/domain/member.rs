@@ -30,6 +30,16 @@ named! {
     }
 }
 
+named! {
+    /// Why a member is suspended.
+    SuspensionCause {
+        /// A caller said so.
+        Caller = "CALLER",
+        /// No source system has it any more.
+        SourceDeleted = "SOURCE_DELETED",
+    }
+}
+
 /// How a source system knows a member. In order of system and id: the order in which identities are claimed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExternalIdentity {
@@ -58,7 +68,11 @@ pub struct Member {
     pub programme: ProgrammeId,
     pub profile: Profile,
     pub external_identities: Vec<ExternalIdentity>,
+    /// Those whose source system no longer has the person.
+    pub deleted_identities: Vec<ExternalIdentity>,
     pub state: State,
+    /// Of a suspended member.
+    pub suspension_cause: Option<SuspensionCause>,
     pub trust_level: TrustLevel,
     pub tier_id: String,
     pub tier_since: DateTime<Utc>,

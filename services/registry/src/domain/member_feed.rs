@@ -36,7 +36,7 @@ pub enum Now {
 
 /// Something that happened to a member.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
+pub struct Told {
     /// The fact; None in a snapshot.
     pub fact: Option<Uuid>,
     /// Its position, or that of the snapshot.
@@ -44,8 +44,14 @@ pub struct Event {
     pub kind: EventKind,
     pub member: MemberId,
     pub changed_fields: Vec<String>,
-    pub now: Now,
     pub time: DateTime<Utc>,
+}
+
+/// What happened, and what is there by now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub told: Told,
+    pub now: Now,
 }
 
 /// Where a reader stands.

@@ -1,12 +1,16 @@
 //! Members from several sources: for each field the write with the latest source time wins; of two writes of the same time the
-//! one with the larger content hash; of two with the same content the source with the larger name is remembered. That is a total
-//! order on writes, and a field keeps the largest it has seen, so rows may come in any order and any number of times.
+//! one with the larger content hash; of two with the same content the source with the larger name is remembered. Where a field belongs to
+//! a source, that one's writes come before all others', and rows of others are not taken. That is a total order on writes, and a field
+//! keeps the largest it has seen, so rows may come in any order and any number of times.
 
 use super::{
     consent::{self, Purpose},
     history::Before,
     member::ExternalIdentity,
     merge::{Taken, TakenField},
+    name::named,
+    ownership::Owners,
+    presence::Presence,
     profile::{Field, Profile},
     suppression::Identifier,
     text::storable,
@@ -58,16 +62,18 @@ pub struct Row {
     /// What is written: the known fields, and those to empty.
     fields: Vec<Field>,
     values: Profile,
+    pub deleted: bool,
 }
 
 impl Row {
     /// `clear_fields` are emptied; naming an unknown one (FIELD_UNKNOWN) or one that also has a value (FIELD_CLEARED_AND_SET) is a
-    /// violation.
+    /// violation, and so is a value or a cleared field of a deleted person (DELETED_WITH_VALUES).
     pub fn new(
         external_id: String,
         source_time: DateTime<Utc>,
         values: Profile,
         clear_fields: &[String],
+        deleted: bool,
     ) -> Result<Self, Vec<Violation>> {
         let mut violations = Violations::default();
         violations.take(storable("external_id", &external_id));
@@ -83,8 +89,22 @@ impl Row {
                 fields.extend(named);
             }
         }
+        if deleted && !(fields.is_empty() && clear_fields.is_empty()) {
+            let rule = "must not come with a profile or with fields to clear";
+            violations.push(Violation::new("deleted", "DELETED_WITH_VALUES", rule));
+        }
         violations.finish()?;
-        Ok(Self { external_id, source_time, fields, values })
+        Ok(Self { external_id, source_time, fields, values, deleted })
+    }
+
+    /// That the source no longer has a person.
+    pub fn deletion(external_id: String, source_time: DateTime<Utc>) -> Self {
+        Self { external_id, source_time, fields: Vec::new(), values: Profile::default(), deleted: true }
+    }
+
+    /// What it says of the identity.
+    pub fn presence(&self) -> Presence {
+        Presence { time: self.source_time, deleted: self.deleted }
     }
 
     /// By what the person of a source system is known.
@@ -106,19 +126,33 @@ impl Row {
     }
 }
 
-/// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Created,
-    Updated,
-    /// Every field already had the row's value.
-    Unchanged,
-    /// Nothing changed, and at least one field holds another, newer value.
-    Stale,
-    /// Folded into the member that the row's own was merged into.
-    Merged,
-    /// The person was erased: nothing was kept.
-    Suppressed,
+named! {
+    /// What became of a row.
+    Outcome {
+        Created = "CREATED",
+        /// A field changed, or the identity is back.
+        Updated = "UPDATED",
+        /// Every field that the row may write already had its value.
+        Unchanged = "UNCHANGED",
+        /// Nothing changed, and at least one field holds another, newer value; or of whom it deletes the source spoke later.
+        Stale = "STALE",
+        /// It broke a rule.
+        Rejected = "REJECTED",
+        /// Folded into the member that the row's own was merged into.
+        Merged = "MERGED",
+        /// The source no longer has the person.
+        Deleted = "DELETED",
+        /// The person was erased: nothing was kept.
+        Suppressed = "SUPPRESSED",
+    }
+}
+
+/// A row that was folded in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    pub outcome: Outcome,
+    /// Fields of the row that belong to another source.
+    pub ignored: Vec<Field>,
 }
 
 /// A member while the rows of a batch are folded into it.
@@ -139,31 +173,36 @@ impl Person {
     }
 
     /// Folds a row of `source` in.
-    pub fn fold(&mut self, row: &Row, source: &str) -> Outcome {
-        let (mut updated, mut stale) = (false, false);
+    pub fn fold(&mut self, row: &Row, source: &str, owners: &Owners) -> Fold {
+        let (mut updated, mut stale, mut ignored) = (false, false, Vec::new());
         for &field in &row.fields {
+            if owners.excludes(field, source) {
+                ignored.push(field);
+                continue;
+            }
             let same = field.same(&row.values, &self.record.profile);
-            let stamp = Stamp { time: row.source_time, source: source.to_owned() };
-            if self.yields(field, &row.values, &stamp) {
-                self.write(field, &row.values, stamp);
+            if self.yields(field, &row.values, (row.source_time, source), owners) {
+                self.write(field, &row.values, Stamp { time: row.source_time, source: source.to_owned() });
                 updated |= !same;
             } else if !same {
                 stale = true;
             }
         }
-        match (updated, stale) {
+        let outcome = match (updated, stale) {
             (true, _) => Outcome::Updated,
             (false, true) => Outcome::Stale,
             (false, false) => Outcome::Unchanged,
-        }
+        };
+        Fold { outcome, ignored }
     }
 
     /// Whether a write is larger than the one that the field has.
-    fn yields(&self, field: Field, values: &Profile, write: &Stamp) -> bool {
+    fn yields(&self, field: Field, values: &Profile, (time, source): (DateTime<Utc>, &str), owners: &Owners) -> bool {
         let Record { profile, provenance } = &self.record;
         provenance.0.get(&field).is_none_or(|stamp| {
-            let order = write.time.cmp(&stamp.time).then_with(|| match field.same(values, profile) {
-                true => write.source.cmp(&stamp.source),
+            let owned = owners.owns(field, source).cmp(&owners.owns(field, &stamp.source));
+            let order = owned.then(time.cmp(&stamp.time)).then_with(|| match field.same(values, profile) {
+                true => source.cmp(&stamp.source),
                 false => field.content_hash(values).cmp(&field.content_hash(profile)),
             });
             order.is_gt()
@@ -171,10 +210,10 @@ impl Person {
     }
 
     /// Takes from another what was written there later, as if its writes had come here: what was taken, so that it can be given back.
-    pub fn absorb(&mut self, other: &Record) -> Taken {
+    pub fn absorb(&mut self, other: &Record, owners: &Owners) -> Taken {
         let mut taken = Taken::new();
         for (&field, stamp) in &other.provenance.0 {
-            if self.yields(field, &other.profile, stamp) {
+            if self.yields(field, &other.profile, (stamp.time, &stamp.source), owners) {
                 let before = self.record.provenance.0.get(&field).cloned();
                 self.write(field, &other.profile, stamp.clone());
                 taken.insert(field, TakenField { before, taken: stamp.clone() });

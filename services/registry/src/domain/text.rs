@@ -9,3 +9,11 @@ pub fn storable(field: &str, text: &str) -> Result<(), Violation> {
         true => Err(Violation::new(field, "TEXT_UNSTORABLE", "must not contain the character U+0000")),
     }
 }
+
+/// The longest id of a source system, in characters.
+pub const MAX_EXTERNAL_ID: usize = 200;
+
+/// Whether a text can be somebody's id in a source system.
+pub fn identifies(external_id: &str) -> bool {
+    storable("external_id", external_id).is_ok() && (1..=MAX_EXTERNAL_ID).contains(&external_id.chars().count())
+}

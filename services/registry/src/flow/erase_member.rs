@@ -19,6 +19,7 @@ use koc_chassis::{
 };
 use koc_proto::koc::registry::v1 as pb;
 use opentelemetry::{KeyValue, metrics::Gauge};
+use prost::Message;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -58,10 +59,11 @@ pub async fn erase(
         rank_members::show(work.conn(), programme, MemberId(*id), false).await?;
     }
     let now = work.now().await?;
+    let rejected = destroy_rejected(work.conn(), programme, &ids, &person).await?;
     let mut erased = store::erasure::destroy(work.conn(), programme, &ids, now).await?;
     let exports = store::export::delete_of(work.conn(), programme, &ids).await?;
-    if exports > 0 {
-        erased.insert("member_export".to_owned(), i64::try_from(exports).unwrap_or(i64::MAX));
+    for (name, rows) in [("member_export", exports), ("rejected_row", rejected)].into_iter().filter(|(_, rows)| *rows > 0) {
+        erased.insert(name.to_owned(), i64::try_from(rows).unwrap_or(i64::MAX));
     }
     let members = ids.iter().copied().map(MemberId).collect();
     let erasure = Erasure::begin(end.id, members, ground, erased, actor.clone(), now, terms);
@@ -72,7 +74,9 @@ pub async fn erase(
     store::history::insert_all(work.conn(), programme, &changes, &actor, now).await?;
     // Who knows nothing of erasures stops what needs the member all the same.
     for one in person.iter().filter(|one| one.state == State::Active) {
-        work.emit(one.id.0, &pb::MemberSuspended { member_id: one.id.to_string(), version: one.version + 1 }).await?;
+        let cause = pb::MemberSuspensionCause::Caller.into();
+        let fact = pb::MemberSuspended { member_id: one.id.to_string(), version: one.version + 1, cause };
+        work.emit(one.id.0, &fact).await?;
     }
     let fact = pb::MemberErased {
         erasure_id: erasure.id.to_string(),
@@ -97,6 +101,26 @@ pub async fn lock_person(conn: &mut PgConnection, programme: ProgrammeId, member
             return Ok(locked);
         }
     }
+}
+
+/// Destroys rows of syncs that were rejected and tell of the person; says how many.
+async fn destroy_rejected(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    ids: &[Uuid],
+    person: &[Locked],
+) -> Result<u64, sqlx::Error> {
+    // The external id is the first field of a row, and so its encoding begins as one that has nothing else.
+    let beginning = |external_id| pb::MemberRow { external_id, ..Default::default() }.encode_to_vec();
+    let identities: Vec<(String, Vec<u8>)> = store::identity::of_members(conn, programme, ids)
+        .await?
+        .into_iter()
+        .map(|identity| (identity.source_system, beginning(identity.external_id)))
+        .collect();
+    let profiles = person.iter().map(|one| &one.record.profile);
+    let contacts: Vec<&str> =
+        profiles.flat_map(|profile| [profile.email.as_str(), profile.phone.as_str()]).filter(|word| !word.is_empty()).collect();
+    store::rejected_row::destroy(conn, programme, &identities, &contacts).await
 }
 
 /// The hashes of all by which the person is or was known.

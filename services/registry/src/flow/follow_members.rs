@@ -4,7 +4,7 @@ use crate::{
     domain::{
         history::{STATE, TIER_ID},
         member::State,
-        member_feed::{Event, EventKind, Now, Place},
+        member_feed::{Event, EventKind, Now, Place, Told},
     },
     error::Error,
     store,
@@ -89,42 +89,44 @@ impl Follower {
         let event = |id: &Uuid| {
             let member = MemberId(*id);
             let (position, kind) = (place.position, EventKind::Snapshot);
-            let now = now(found.remove(&member));
-            Event { fact: None, position, kind, member, changed_fields: Vec::new(), now, time }
+            let told = Told { fact: None, position, kind, member, changed_fields: Vec::new(), time };
+            Event { told, now: now(found.remove(&member)) }
         };
         let events: Vec<Event> = ids.iter().map(event).collect();
         let full = i64::try_from(ids.len()).is_ok_and(|n| n == size);
         Ok((events, ids.last().copied().filter(|_| full)))
     }
 
-    /// What a page of the feed tells of members, those of all its events read at once.
-    pub async fn events(&self, page: &Page) -> Result<Vec<Event>, Error> {
-        let mut told: Vec<(&Change, MemberId, EventKind, Vec<String>)> = Vec::new();
+    /// What a page of the feed tells of members.
+    pub fn told(&self, page: &Page) -> Result<Vec<Told>, Error> {
+        let mut told = Vec::new();
         for change in &page.changes {
-            let Some((kind, fields)) = kind(change)? else { continue };
+            let Some((kind, changed_fields)) = kind(change)? else { continue };
             if self.kinds.is_empty() || self.kinds.contains(&kind) {
-                told.push((change, MemberId(uuid(&change.subject_id)?), kind, fields));
+                told.push(Told {
+                    fact: Some(uuid(&change.fact_id)?),
+                    position: change.position,
+                    kind,
+                    member: MemberId(uuid(&change.subject_id)?),
+                    changed_fields,
+                    time: clock::required("record_time", change.record_time.as_ref())?,
+                });
             }
         }
+        Ok(told)
+    }
+
+    /// Adds to what was told the members as they are now, all read at once.
+    pub async fn join(&self, told: Vec<Told>) -> Result<Vec<Event>, Error> {
         if told.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: BTreeSet<Uuid> = told.iter().map(|(_, member, ..)| member.0).collect();
+        let ids: BTreeSet<Uuid> = told.iter().map(|told| told.member.0).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
         let mut tx = self.db.read().await?;
         let found = store::member::get_all_own(&mut tx, self.programme, &ids).await?;
-        let event = |(change, member, kind, changed_fields): (&Change, MemberId, EventKind, Vec<String>)| {
-            Ok(Event {
-                fact: Some(uuid(&change.fact_id)?),
-                position: change.position,
-                kind,
-                member,
-                changed_fields,
-                now: now(found.get(&member).cloned()),
-                time: clock::required("record_time", change.record_time.as_ref())?,
-            })
-        };
-        told.into_iter().map(event).collect()
+        let event = |told: Told| Event { now: now(found.get(&told.member).cloned()), told };
+        Ok(told.into_iter().map(event).collect())
     }
 }
 

@@ -13,14 +13,18 @@ use crate::{
         consent::{self, Purpose},
         history::{Before, Change, ChangeKind, STATE},
         leaderboard::Board,
-        member::State,
+        member::{State, SuspensionCause},
         merge::{self, MergeId, Refusal, Standing, Taken},
         points::{Account, Act, Entry, EntryId},
         profile::Field,
         sync::Person,
     },
     error::Error,
-    store::{self, member::Locked, merge::Merge},
+    store::{
+        self,
+        member::{Locked, Turn},
+        merge::Merge,
+    },
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::{
@@ -169,7 +173,7 @@ impl Pair<'_> {
     /// Lets the winner take what is newer of the loser. Gives what it took, the paths that changed for callers, and what was there before.
     async fn take_fields(&self, conn: &mut PgConnection) -> Result<(Taken, Vec<String>, Vec<Before>), Error> {
         let mut person = Person::new(self.winner.record.clone());
-        let taken = person.absorb(&self.loser.record);
+        let taken = person.absorb(&self.loser.record, &store::field_owner::owners(conn, self.programme).await?);
         let (fields, befores) = self.write_winner(conn, person).await?;
         Ok((taken, fields, befores))
     }
@@ -201,7 +205,8 @@ impl Pair<'_> {
         store::member::update_all(conn, self.programme, &[loser], self.now).await?;
         let suspended = self.winner.state == State::Suspended;
         if suspended {
-            store::member::set_state(conn, self.programme, id, State::Suspended, version, self.now).await?;
+            let turn = Turn { member: id, state: State::Suspended, cause: self.winner.suspension_cause, version };
+            store::member::set_states(conn, self.programme, &[turn], self.now).await?;
             rank_members::show(conn, self.programme, id, false).await?;
             befores.push(Before::named(STATE, self.loser.state.name()));
             changed_fields.push(STATE.to_owned());
@@ -213,7 +218,11 @@ impl Pair<'_> {
             told.push(NewFact::new(self.programme, id.0, &changed));
         }
         if suspended {
-            told.push(NewFact::new(self.programme, id.0, &pb::MemberSuspended { member_id, version }));
+            let cause = match self.winner.suspension_cause {
+                Some(SuspensionCause::SourceDeleted) => pb::MemberSuspensionCause::SourceDeleted,
+                Some(SuspensionCause::Caller) | None => pb::MemberSuspensionCause::Caller,
+            };
+            told.push(NewFact::new(self.programme, id.0, &pb::MemberSuspended { member_id, version, cause: cause.into() }));
         }
         told.extend(tell_consents::facts(self.programme, id, version, &consents));
         Ok((befores, told))

@@ -103,7 +103,7 @@ async fn earn_once(
     let earned = moved.iter().filter(|moved| matches!(moved, Ok(Moved::Now(_)))).count();
     if earned > 0 {
         let reason = format!("{earned} earnings of {} asked", earnings.len());
-        store::audit::insert(&mut tx, call, method, Uuid::now_v7(), &reason).await?;
+        store::audit::insert(&mut tx, call.into(), method, Uuid::now_v7(), &reason).await?;
     }
     tx.commit().await?;
     db.wake();

@@ -19,7 +19,19 @@ pub async fn destroy(
 ) -> Result<Erased, sqlx::Error> {
     let gone = sqlx::query!(
         r#"WITH identities AS (
-               DELETE FROM external_identity WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
+               DELETE FROM external_identity WHERE programme_id = $1 AND member_id = ANY ($2)
+               RETURNING source_system, external_id
+           ), buried AS (
+               DELETE FROM identity_tombstone t
+               USING identities i
+               WHERE t.programme_id = $1 AND t.source_system = i.source_system AND t.external_id = i.external_id
+               RETURNING 1
+           ), seen AS (
+               DELETE FROM sync_seen s
+               USING identities i, sync_run r
+               WHERE s.programme_id = $1 AND r.programme_id = $1 AND r.sync_run_id = s.sync_run_id
+                 AND r.source_system = i.source_system AND s.external_id = i.external_id
+               RETURNING 1
            ), befores AS (
                DELETE FROM member_change_value WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
            ), names AS (
@@ -30,6 +42,7 @@ pub async fn destroy(
                DELETE FROM tier_proposal WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
            )
            SELECT (SELECT count(*) FROM identities) AS "identities!", (SELECT count(*) FROM befores) AS "befores!",
+                  (SELECT count(*) FROM buried) AS "buried!", (SELECT count(*) FROM seen) AS "seen!",
                   (SELECT count(*) FROM names) AS "names!", (SELECT count(*) FROM scores) AS "scores!",
                   (SELECT count(*) FROM proposals) AS "proposals!""#,
         programme.0,
@@ -43,7 +56,7 @@ pub async fn destroy(
         "UPDATE member
          SET display_name = '', email = '', phone = '', region_code = '', city = '', channels = '[]', vehicles = '[]',
              motivations = '[]', tags = '[]', consents = $4, provenance = '{}', trust_level = 'NEW', state = 'SUSPENDED',
-             erase_time = $3, version = version + 1, update_time = $3
+             suspension_cause = 'CALLER', erase_time = $3, version = version + 1, update_time = $3
          WHERE programme_id = $1 AND member_id = ANY ($2)",
         programme.0,
         members,
@@ -55,6 +68,8 @@ pub async fn destroy(
     let words = sqlx::query_scalar!(r#"SELECT erase_words($1, $2) AS "words!""#, programme.0, members).fetch_one(conn).await?;
     let counts = [
         ("external_identity", gone.identities),
+        ("identity_tombstone", gone.buried),
+        ("sync_seen", gone.seen),
         ("member_change_value", gone.befores),
         ("member_search", gone.names),
         ("value_profile", gone.scores),

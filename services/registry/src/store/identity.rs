@@ -1,6 +1,9 @@
 //! External identities: who is who in the source systems.
 
-use crate::domain::member::ExternalIdentity;
+use crate::domain::{
+    member::ExternalIdentity,
+    presence::{Presence, Standing},
+};
 use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
 use sqlx::PgConnection;
@@ -15,6 +18,12 @@ pub struct Claim {
     pub new: bool,
     /// It came to this member by a merge.
     pub merged: bool,
+    /// What the source said of it.
+    pub standing: Standing,
+}
+
+fn standing(source_time: Option<DateTime<Utc>>, deleted: bool) -> Standing {
+    Standing { last: source_time.map(|time| Presence { time, deleted }) }
 }
 
 pub async fn find(
@@ -35,38 +44,48 @@ pub async fn find(
     Ok(member.map(MemberId))
 }
 
-/// Finds whose the ids of a source system are, and claims those that are nobody's for new members, one each. Of two transactions
-/// that claim the same id, the second waits for the first and finds its member.
+/// Finds whose the ids of a source system are, and claims those that are nobody's for new members, one each, with what is said of them.
+/// Of two transactions that claim the same id, the second waits for the first and finds its member.
 pub async fn find_or_claim(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     source_system: &str,
-    external_ids: &BTreeSet<&str>,
+    said: &BTreeMap<&str, Presence>,
     now: DateTime<Utc>,
 ) -> Result<BTreeMap<String, Claim>, sqlx::Error> {
-    let all: Vec<&str> = external_ids.iter().copied().collect();
+    let all: Vec<&str> = said.keys().copied().collect();
     let mut claims = find_all(conn, programme, source_system, &all).await?;
     let missing: Vec<&str> = all.into_iter().filter(|id| !claims.contains_key(*id)).collect();
     if missing.is_empty() {
         return Ok(claims);
     }
     let members: Vec<Uuid> = missing.iter().map(|_| MemberId::new().0).collect();
+    let words: Vec<Presence> = missing.iter().filter_map(|id| said.get(id).copied()).collect();
+    let times: Vec<DateTime<Utc>> = words.iter().map(|word| word.time).collect();
+    let deleted: Vec<bool> = words.iter().map(|word| word.deleted).collect();
     let claimed = sqlx::query!(
-        "INSERT INTO external_identity (programme_id, source_system, external_id, member_id, create_time)
-         SELECT $1, $2, i.external_id, i.member_id, $5
-         FROM UNNEST($3::text[], $4::uuid[]) AS i (external_id, member_id)
-         ON CONFLICT DO NOTHING
-         RETURNING external_id, member_id",
+        r#"INSERT INTO external_identity (
+               programme_id, source_system, external_id, member_id, create_time, source_time, deleted
+           )
+           SELECT $1, $2, i.external_id, i.member_id, $5, i.source_time, i.deleted
+           FROM UNNEST($3::text[], $4::uuid[], $6::timestamptz[], $7::boolean[])
+                AS i (external_id, member_id, source_time, deleted)
+           ON CONFLICT DO NOTHING
+           RETURNING external_id, member_id, source_time, deleted"#,
         programme.0,
         source_system,
         &missing as &[&str],
         &members,
         now,
+        &times,
+        &deleted,
     )
     .fetch_all(&mut *conn)
     .await?;
-    claims
-        .extend(claimed.into_iter().map(|c| (c.external_id, Claim { member: MemberId(c.member_id), new: true, merged: false })));
+    claims.extend(claimed.into_iter().map(|c| {
+        let standing = standing(c.source_time, c.deleted);
+        (c.external_id, Claim { member: MemberId(c.member_id), new: true, merged: false, standing })
+    }));
     let lost: Vec<&str> = missing.into_iter().filter(|id| !claims.contains_key(*id)).collect();
     if !lost.is_empty() {
         claims.extend(find_all(conn, programme, source_system, &lost).await?);
@@ -82,7 +101,7 @@ pub async fn find_all(
     external_ids: &[&str],
 ) -> Result<BTreeMap<String, Claim>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT external_id, member_id, origin_member_id IS NOT NULL AS "merged!"
+        r#"SELECT external_id, member_id, origin_member_id IS NOT NULL AS "merged!", source_time, deleted
            FROM external_identity
            WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)"#,
         programme.0,
@@ -91,7 +110,135 @@ pub async fn find_all(
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|r| (r.external_id, Claim { member: MemberId(r.member_id), new: false, merged: r.merged })).collect())
+    let claim = |member, merged, standing| Claim { member: MemberId(member), new: false, merged, standing };
+    Ok(rows.into_iter().map(|r| (r.external_id, claim(r.member_id, r.merged, standing(r.source_time, r.deleted)))).collect())
+}
+
+/// Keeps what a source said last of identities whose members are locked, or claimed just now.
+pub async fn hear(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    source_system: &str,
+    heard: &BTreeMap<&str, Presence>,
+) -> Result<(), sqlx::Error> {
+    if heard.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = heard.keys().copied().collect();
+    let times: Vec<DateTime<Utc>> = heard.values().map(|word| word.time).collect();
+    let deleted: Vec<bool> = heard.values().map(|word| word.deleted).collect();
+    sqlx::query!(
+        "UPDATE external_identity AS i
+         SET source_time = h.source_time, deleted = h.deleted
+         FROM UNNEST($3::text[], $4::timestamptz[], $5::boolean[]) AS h (external_id, source_time, deleted)
+         WHERE i.programme_id = $1 AND i.source_system = $2 AND i.external_id = h.external_id",
+        programme.0,
+        source_system,
+        &ids as &[&str],
+        &times,
+        &deleted,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many identities these members have that are not deleted, of those that have any.
+pub async fn count_live(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    members: &[Uuid],
+) -> Result<BTreeMap<MemberId, i64>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT member_id, count(*) FILTER (WHERE NOT deleted) AS "live!"
+           FROM external_identity
+           WHERE programme_id = $1 AND member_id = ANY ($2)
+           GROUP BY member_id"#,
+        programme.0,
+        members,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (MemberId(row.member_id), row.live)).collect())
+}
+
+/// The deletions of identities that were nobody's when they were deleted. Who has claimed them before this knows of all that are committed.
+pub async fn tombstones(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    source_system: &str,
+    external_ids: &[&str],
+) -> Result<BTreeMap<String, Presence>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT external_id, source_time
+         FROM identity_tombstone
+         WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)",
+        programme.0,
+        source_system,
+        external_ids as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.external_id, Presence { time: row.source_time, deleted: true })).collect())
+}
+
+/// Gives identities back that were claimed just now and are to be nobody's, and remembers that the source deleted them.
+pub async fn bury(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    source_system: &str,
+    deletions: &BTreeMap<&str, Presence>,
+) -> Result<(), sqlx::Error> {
+    if deletions.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = deletions.keys().copied().collect();
+    let times: Vec<DateTime<Utc>> = deletions.values().map(|word| word.time).collect();
+    sqlx::query!(
+        "DELETE FROM external_identity
+         WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)",
+        programme.0,
+        source_system,
+        &ids as &[&str],
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO identity_tombstone AS t (programme_id, source_system, external_id, source_time)
+         SELECT $1, $2, d.external_id, d.source_time
+         FROM UNNEST($3::text[], $4::timestamptz[]) AS d (external_id, source_time)
+         ON CONFLICT (programme_id, source_system, external_id) DO UPDATE
+         SET source_time = GREATEST(t.source_time, excluded.source_time)",
+        programme.0,
+        source_system,
+        &ids as &[&str],
+        &times,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets deletions of identities that are somebody's now: what stands there counts.
+pub async fn unbury(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    source_system: &str,
+    external_ids: &[&str],
+) -> Result<(), sqlx::Error> {
+    if external_ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "DELETE FROM identity_tombstone
+         WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)",
+        programme.0,
+        source_system,
+        external_ids as &[&str],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// All identities of members.

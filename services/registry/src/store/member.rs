@@ -4,21 +4,30 @@ mod list;
 mod write;
 
 pub use list::{list, statement};
-pub use write::{insert_all, set_state, update_all};
+pub use write::{Turn, insert_all, set_states, update_all};
 
 use super::unknown;
 use crate::domain::{
     consent::Consent,
-    member::{ExternalIdentity, Member, State, TrustLevel},
+    member::{ExternalIdentity, Member, State, SuspensionCause, TrustLevel},
     profile::{Channel, Motivation, Profile, Vehicle},
     sync::{Provenance, Record},
     value::Score,
 };
 use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
+use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
 use std::collections::HashMap;
 use uuid::Uuid;
+
+/// An identity with whether its source system still has the person.
+#[derive(Deserialize)]
+struct Identity {
+    #[serde(flatten)]
+    identity: ExternalIdentity,
+    deleted: bool,
+}
 
 struct MemberRow {
     member_id: Uuid,
@@ -33,6 +42,7 @@ struct MemberRow {
     tags: Json<Vec<String>>,
     consents: Json<Vec<Consent>>,
     state: String,
+    suspension_cause: Option<String>,
     trust_level: String,
     tier_id: String,
     tier_since: DateTime<Utc>,
@@ -40,12 +50,13 @@ struct MemberRow {
     merged_into: Option<Uuid>,
     create_time: DateTime<Utc>,
     update_time: DateTime<Utc>,
-    external_identities: Json<Vec<ExternalIdentity>>,
+    external_identities: Json<Vec<Identity>>,
     scores: Option<Json<Vec<Score>>>,
 }
 
 impl MemberRow {
     fn into_member(self, programme: ProgrammeId) -> Result<Member, sqlx::Error> {
+        let (deleted, live): (Vec<Identity>, Vec<Identity>) = self.external_identities.0.into_iter().partition(|i| i.deleted);
         Ok(Member {
             id: MemberId(self.member_id),
             programme,
@@ -61,8 +72,10 @@ impl MemberRow {
                 tags: self.tags.0,
                 consents: self.consents.0,
             },
-            external_identities: self.external_identities.0,
+            external_identities: live.into_iter().map(|i| i.identity).collect(),
+            deleted_identities: deleted.into_iter().map(|i| i.identity).collect(),
             state: State::from_name(&self.state).ok_or_else(|| unknown("member.state"))?,
+            suspension_cause: cause(self.suspension_cause)?,
             trust_level: TrustLevel::from_name(&self.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
             tier_id: self.tier_id,
             tier_since: self.tier_since,
@@ -72,6 +85,10 @@ impl MemberRow {
             update_time: self.update_time,
         })
     }
+}
+
+fn cause(name: Option<String>) -> Result<Option<SuspensionCause>, sqlx::Error> {
+    name.map(|name| SuspensionCause::from_name(&name).ok_or_else(|| unknown("member.suspension_cause"))).transpose()
 }
 
 /// The members that these ids lead to, by id; ids without a member are left out.
@@ -127,14 +144,15 @@ async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> 
                   m.motivations AS "motivations: Json<Vec<Motivation>>",
                   m.tags AS "tags: Json<Vec<String>>",
                   m.consents AS "consents: Json<Vec<Consent>>",
-                  CASE WHEN m.erase_time IS NULL THEN m.state ELSE 'ERASED' END AS "state!",
+                  CASE WHEN m.erase_time IS NULL THEN m.state ELSE 'ERASED' END AS "state!", m.suspension_cause,
                   m.trust_level, m.tier_id, m.tier_since, m.version, m.merged_into, m.create_time, m.update_time,
                   COALESCE((
-                      SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id)
+                      SELECT jsonb_agg(jsonb_build_object('source_system', i.source_system, 'external_id', i.external_id,
+                                                          'deleted', i.deleted)
                                        ORDER BY i.source_system, i.external_id)
                       FROM external_identity i
                       WHERE i.programme_id = m.programme_id AND i.member_id = m.member_id
-                  ), '[]') AS "external_identities!: Json<Vec<ExternalIdentity>>",
+                  ), '[]') AS "external_identities!: Json<Vec<Identity>>",
                   v.scores AS "scores?: Json<Vec<Score>>"
            FROM member m
            LEFT JOIN value_profile v ON v.programme_id = m.programme_id AND v.member_id = m.member_id
@@ -186,6 +204,8 @@ pub struct Locked {
     pub id: MemberId,
     pub record: Record,
     pub state: State,
+    /// Of a suspended member.
+    pub suspension_cause: Option<SuspensionCause>,
     pub trust_level: TrustLevel,
     pub version: i64,
     pub merged_into: Option<MemberId>,
@@ -201,7 +221,8 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                   tags AS "tags: Json<Vec<String>>",
                   consents AS "consents: Json<Vec<Consent>>",
                   provenance AS "provenance: Json<Provenance>",
-                  CASE WHEN erase_time IS NULL THEN state ELSE 'ERASED' END AS "state!", trust_level, version, merged_into
+                  CASE WHEN erase_time IS NULL THEN state ELSE 'ERASED' END AS "state!", suspension_cause, trust_level, version,
+                  merged_into
            FROM member
            WHERE programme_id = $1 AND member_id = ANY ($2)
            ORDER BY member_id
@@ -231,6 +252,7 @@ pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uu
                     provenance: row.provenance.0,
                 },
                 state: State::from_name(&row.state).ok_or_else(|| unknown("member.state"))?,
+                suspension_cause: cause(row.suspension_cause)?,
                 trust_level: TrustLevel::from_name(&row.trust_level).ok_or_else(|| unknown("member.trust_level"))?,
                 version: row.version,
                 merged_into: row.merged_into.map(MemberId),

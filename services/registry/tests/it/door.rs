@@ -1,8 +1,9 @@
 //! Who may call what.
 
+use crate::webhook::Webhooks;
 use crate::world::{
-    Badges, Feed, Honours, MemberFeed, Members, Points, Programmes, Sync, Tiers, Values, World, at, id, identity, in_city,
-    programme_request, refused, row,
+    Badges, Feed, FieldOwners, Honours, MemberFeed, MemberImports, Members, Points, Programmes, Sync, SyncRuns, Tiers, Values,
+    World, at, id, identity, in_city, programme_request, refused, row,
 };
 use koc_chassis::token::all_scopes;
 use koc_proto::koc::registry::v1 as pb;
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 42] = [
+const SCOPES: [(&str, &str); 54] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -28,6 +29,18 @@ const SCOPES: [(&str, &str); 42] = [
     ("list_member_history", "registry.member.read"),
     ("batch_upsert_members", "registry.member.sync"),
     ("sync_members", "registry.member.sync"),
+    ("get_sync_run", "registry.member.sync"),
+    ("list_sync_runs", "registry.member.sync"),
+    ("confirm_sweep", "registry.member.sweep"),
+    ("list_rejected_rows", "registry.pii"),
+    ("retry_rejected_rows", "registry.member.sync"),
+    ("create_member_import", "registry.member.sync"),
+    ("append_member_import_chunk", "registry.member.sync"),
+    ("import_members", "registry.member.sync"),
+    ("get_member_import", "registry.member.sync"),
+    ("cancel_member_import", "registry.member.sync"),
+    ("set_field_owner", "registry.field_owner.write"),
+    ("list_field_owners", "registry.field_owner.read"),
     ("list_tiers", "registry.tier.read"),
     ("create_tier_policy", "registry.tier.write"),
     ("propose_tier", "registry.tier.propose"),
@@ -54,6 +67,18 @@ const SCOPES: [(&str, &str); 42] = [
     ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
     ("list_member_changes", "registry.member.watch"),
+    ("create_webhook", "registry.webhook.write"),
+    ("get_webhook", "registry.webhook.read"),
+    ("list_webhooks", "registry.webhook.read"),
+    ("update_webhook", "registry.webhook.write"),
+    ("delete_webhook", "registry.webhook.write"),
+    ("pause_webhook", "registry.webhook.write"),
+    ("resume_webhook", "registry.webhook.write"),
+    ("rotate_webhook_secret", "registry.webhook.write"),
+    ("get_webhook_secrets", "registry.webhook.secret"),
+    ("list_webhook_deliveries", "registry.webhook.read"),
+    ("replay_webhook", "registry.webhook.write"),
+    ("redeliver_webhook_event", "registry.webhook.write"),
 ];
 
 /// Calls every method with a message that holds, and gives what each was told.
@@ -61,6 +86,8 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     let programme_id = world.programme.clone();
     let channel = || world.registry.channel_with(token.clone(), None);
     let (mut programmes, mut members, mut sync) = (Programmes::new(channel()), Members::new(channel()), Sync::new(channel()));
+    let (mut runs, mut owners, mut imports) =
+        (SyncRuns::new(channel()), FieldOwners::new(channel()), MemberImports::new(channel()));
     let (mut tiers, mut values, mut feed) = (Tiers::new(channel()), Values::new(channel()), Feed::new(channel()));
     let member_id = member_id.to_owned();
     let mut told = Vec::new();
@@ -124,19 +151,70 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         ..Default::default()
     }));
     call!(sync.batch_upsert_members(world.batch("crm", vec![row("1", 1, in_city("广州"))])));
-    let batch = pb::SyncMembersRequest {
-        programme_id: programme_id.clone(),
-        source_system: "crm".into(),
-        batch_number: 1,
-        rows: vec![row("1", 1, in_city("广州"))],
-        validate_only: false,
-    };
+    let opening = pb::SyncOpening { source_system: "crm".into(), run_name: "door".into(), ..Default::default() };
+    let message = Some(pb::sync_members_request::Message::Open(opening));
+    let open = pb::SyncMembersRequest { programme_id: programme_id.clone(), message };
     // A stream is let in by its scope; what its first message may enter shows in the first answer.
-    let streamed = match sync.sync_members(tokio_stream::once(batch)).await {
+    let streamed = match sync.sync_members(tokio_stream::once(open)).await {
         Ok(answers) => answers.into_inner().message().await.map(|_| ()),
         Err(status) => Err(status),
     };
     told.push(("sync_members", streamed));
+    let sync_run_id = id();
+    call!(runs.get_sync_run(pb::GetSyncRunRequest { programme_id: programme_id.clone(), sync_run_id: sync_run_id.clone() }));
+    call!(runs.list_sync_runs(pb::ListSyncRunsRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(runs.confirm_sweep(pb::ConfirmSweepRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        sync_run_id: sync_run_id.clone(),
+        reason: "checked".into(),
+    }));
+    call!(runs.list_rejected_rows(pb::ListRejectedRowsRequest {
+        programme_id: programme_id.clone(),
+        sync_run_id: sync_run_id.clone(),
+        ..Default::default()
+    }));
+    call!(runs.retry_rejected_rows(pb::RetryRejectedRowsRequest {
+        programme_id: programme_id.clone(),
+        sync_run_id,
+        ..Default::default()
+    }));
+    let import_id = id();
+    call!(imports.create_member_import(pb::CreateMemberImportRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        run: Some(pb::SyncOpening { source_system: "crm".into(), run_name: "file".into(), ..Default::default() }),
+    }));
+    call!(imports.append_member_import_chunk(pb::AppendMemberImportChunkRequest {
+        programme_id: programme_id.clone(),
+        import_id: import_id.clone(),
+        offset: 0,
+        content: vec![b'x'],
+    }));
+    call!(imports.import_members(pb::ImportMembersRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        import_id: import_id.clone(),
+        total_bytes: 0,
+    }));
+    call!(
+        imports
+            .get_member_import(pb::GetMemberImportRequest { programme_id: programme_id.clone(), import_id: import_id.clone() })
+    );
+    call!(imports.cancel_member_import(pb::CancelMemberImportRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        import_id,
+    }));
+    call!(owners.set_field_owner(pb::SetFieldOwnerRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        field: "email".into(),
+        source_system: "crm".into(),
+        reason: "theirs".into(),
+        etag: String::new(),
+    }));
+    call!(owners.list_field_owners(pb::ListFieldOwnersRequest { programme_id: programme_id.clone() }));
     call!(tiers.list_tiers(pb::ListTiersRequest { programme_id: programme_id.clone() }));
     call!(tiers.create_tier_policy(pb::CreateTierPolicyRequest {
         programme_id: programme_id.clone(),
@@ -194,7 +272,64 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     call!(honours.get_leaderboard_position(world.position_request(&member_id, 0)));
     call!(feed.list_changes(pb::ListChangesRequest { programme_id: programme_id.clone(), after_position: 0, page_size: 0 }));
     let mut follow = MemberFeed::new(channel());
-    call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id, ..Default::default() }));
+    call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    let mut webhooks = Webhooks::new(channel());
+    call!(webhooks.create_webhook(pb::CreateWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        url: "https://crm.example.com/".into(),
+        columns: 1,
+        ..Default::default()
+    }));
+    call!(webhooks.get_webhook(pb::GetWebhookRequest { programme_id: programme_id.clone(), webhook_id: id() }));
+    call!(webhooks.list_webhooks(pb::ListWebhooksRequest { programme_id: programme_id.clone() }));
+    call!(webhooks.update_webhook(pb::UpdateWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["kinds".into()] }),
+        ..Default::default()
+    }));
+    call!(webhooks.delete_webhook(pb::DeleteWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.pause_webhook(pb::PauseWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.resume_webhook(pb::ResumeWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id()
+    }));
+    call!(webhooks.rotate_webhook_secret(pb::RotateWebhookSecretRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        overlap_hours: 0,
+    }));
+    call!(webhooks.get_webhook_secrets(pb::GetWebhookSecretsRequest { programme_id: programme_id.clone(), webhook_id: id() }));
+    call!(webhooks.list_webhook_deliveries(pb::ListWebhookDeliveriesRequest {
+        programme_id: programme_id.clone(),
+        webhook_id: id(),
+        ..Default::default()
+    }));
+    call!(webhooks.replay_webhook(pb::ReplayWebhookRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        webhook_id: id(),
+        position: String::new(),
+    }));
+    call!(webhooks.redeliver_webhook_event(pb::RedeliverWebhookEventRequest {
+        programme_id,
+        request_id: id(),
+        webhook_id: id(),
+        sequence: 1,
+    }));
+
     told
 }
 

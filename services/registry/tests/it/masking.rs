@@ -67,7 +67,7 @@ async fn without_the_scope_every_answer_says_that_something_is_there_and_not_wha
     let list = pb::ListMembersRequest { programme_id: programme_id.clone(), ..Default::default() };
     answers.push(("list", members.list_members(list).await.expect("a page").into_inner().members));
     for (what, found) in answers {
-        assert_eq!(found, [masked.clone()], "{what}");
+        assert_eq!(found, std::slice::from_ref(&masked), "{what}");
     }
     let update = world.update_request(&member_id, in_city("深圳"), &["profile.city"]);
     let updated = members.update_member(update).await.expect("updated").into_inner().member.unwrap_or_default();

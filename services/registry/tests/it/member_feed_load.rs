@@ -7,7 +7,7 @@ use koc_proto::koc::registry::v1 as pb;
 use std::{
     collections::{BTreeMap, HashSet},
     sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 const WRITERS: usize = 16;
@@ -29,7 +29,7 @@ struct Consumer {
 impl Consumer {
     /// Takes events; the position is kept by who is not killed before.
     fn take(&mut self, events: Vec<pb::MemberEvent>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let now = UNIX_EPOCH.elapsed().expect("after 1970");
         for event in events {
             if !self.seen.insert(event.event_id.clone()) {
                 self.doubled += 1;

@@ -4,46 +4,96 @@ use crate::world::{World, in_city, outcomes, pairs, refused, row, violations};
 use futures::{FutureExt, future::join_all};
 use koc_proto::koc::registry::v1 as pb;
 use koc_tests::token;
-use pb::SyncOutcome::{Created, Rejected, Unchanged};
+use pb::{
+    SyncOutcome::{Created, Rejected, Unchanged},
+    sync_members_request::Message,
+};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-struct Stream {
-    batches: mpsc::Sender<pb::SyncMembersRequest>,
-    answers: Streaming<pb::SyncMembersResponse>,
+/// An open run.
+pub struct Stream {
+    programme_id: String,
+    messages: mpsc::Sender<pb::SyncMembersRequest>,
+    pub answers: Streaming<pb::SyncMembersResponse>,
 }
 
 impl Stream {
-    async fn open(mut client: crate::world::Sync) -> Self {
-        let (batches, receiver) = mpsc::channel(64);
-        let answers = client.sync_members(ReceiverStream::new(receiver)).await.expect("let in").into_inner();
-        Self { batches, answers }
+    /// Opens a run, or goes on with one: the stream, and the run as it is.
+    pub async fn begin(
+        mut client: crate::world::Sync,
+        programme_id: &str,
+        opening: pb::SyncOpening,
+    ) -> Result<(Self, pb::SyncRun), Status> {
+        let (messages, receiver) = mpsc::channel(64);
+        let first = pb::SyncMembersRequest { programme_id: programme_id.to_owned(), message: Some(Message::Open(opening)) };
+        messages.send(first).await.expect("the stream is open");
+        let answers = client.sync_members(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut stream = Self { programme_id: programme_id.to_owned(), messages, answers };
+        let answer = stream.answer().await?;
+        assert!(answer.credit >= 1);
+        let run = answer.run.expect("the run is told");
+        assert_eq!(answer.committed_through, run.committed_through);
+        Ok((stream, run))
     }
 
-    async fn send(&self, batch: pb::SyncMembersRequest) {
-        self.batches.send(batch).await.expect("the stream is open");
+    pub async fn open(world: &World, opening: pb::SyncOpening) -> Self {
+        Self::begin(world.sync(), &world.programme, opening).await.expect("let in").0
     }
 
-    async fn answer(&mut self) -> Result<pb::SyncMembersResponse, Status> {
+    pub async fn say(&self, message: Message) {
+        let request = pb::SyncMembersRequest { programme_id: self.programme_id.clone(), message: Some(message) };
+        self.messages.send(request).await.expect("the stream is open");
+    }
+
+    pub async fn send(&self, batch: pb::SyncBatch) {
+        self.say(Message::Batch(batch)).await;
+    }
+
+    pub async fn answer(&mut self) -> Result<pb::SyncMembersResponse, Status> {
         self.answers.message().await.map(|answer| answer.expect("an answer"))
     }
 
+    /// Sends a batch and takes its answer.
+    pub async fn exchange(&mut self, batch: pb::SyncBatch) -> Result<pb::SyncMembersResponse, Status> {
+        self.send(batch).await;
+        self.answer().await
+    }
+
+    /// Closes the run: how it is then.
+    pub async fn close(mut self) -> pb::SyncRun {
+        self.say(Message::Close(pb::SyncClosing {})).await;
+        let run = self.answer().await.expect("answered").run.expect("the run is told");
+        assert_eq!(self.answers.message().await.expect("no refusal"), None, "nothing comes after the last answer");
+        run
+    }
+
     /// Says that no more comes, and takes what is left.
-    async fn finish(mut self) -> Vec<pb::SyncMembersResponse> {
-        drop(self.batches);
-        let mut answers = Vec::new();
-        while let Some(answer) = self.answers.message().await.expect("answered") {
-            answers.push(answer);
+    async fn finish(self) -> Vec<pb::SyncMembersResponse> {
+        let Self { messages, mut answers, .. } = self;
+        drop(messages);
+        let mut left = Vec::new();
+        while let Some(answer) = answers.message().await.expect("answered") {
+            left.push(answer);
         }
-        answers
+        left
     }
 }
 
-fn batch(world: &World, batch_number: i64, rows: Vec<pb::MemberRow>) -> pb::SyncMembersRequest {
-    let (programme_id, source_system) = (world.programme.clone(), "crm".to_owned());
-    pb::SyncMembersRequest { programme_id, source_system, batch_number, rows, validate_only: false }
+/// A run of the system `crm`.
+pub fn opening(run_name: &str) -> pb::SyncOpening {
+    pb::SyncOpening { source_system: "crm".into(), run_name: run_name.into(), ..Default::default() }
+}
+
+pub fn batch(batch_number: i64, rows: Vec<pb::MemberRow>) -> pb::SyncBatch {
+    pb::SyncBatch { batch_number, rows, unread_external_ids: Vec::new() }
+}
+
+/// What a run counted, in the order of the outcomes.
+pub fn counts(run: &pb::SyncRun) -> Vec<(pb::SyncOutcome, i64)> {
+    run.counts.iter().map(|count| (count.outcome(), count.rows)).collect()
 }
 
 /// Holds a member's row until the transaction of the connection ends.
@@ -59,19 +109,23 @@ async fn admin(world: &World) -> PgConnection {
 #[tokio::test]
 async fn batches_are_answered_in_order_once_they_are_committed() {
     let world = World::new().await;
-    let mut stream = Stream::open(world.sync()).await;
+    let mut stream = Stream::open(&world, opening("nightly")).await;
     for number in 1..=12 {
         let good = row(&number.to_string(), 1, in_city("广州"));
-        stream.send(batch(&world, number, vec![good.clone(), row("", 1, in_city("深圳")), good])).await;
+        stream.send(batch(number, vec![good.clone(), row("", 1, in_city("深圳")), good])).await;
     }
     for number in 1..=12 {
         let answer = stream.answer().await.expect("answered");
-        assert_eq!(answer.committed_through, number);
+        assert_eq!((answer.committed_through, answer.replayed), (number, false));
+        assert!((1..=8).contains(&answer.credit));
         assert_eq!(outcomes(&answer.results), [Created, Rejected, Unchanged]);
         let found = world.lookup("crm", &number.to_string()).await.expect("committed by now");
         assert_eq!(found.member_id, answer.results[0].member_id);
     }
-    assert_eq!(stream.finish().await, []);
+    let run = stream.close().await;
+    assert_eq!((run.state(), run.committed_through), (pb::SyncRunState::Ended, 12));
+    assert_eq!(counts(&run), [(Created, 12), (Unchanged, 12), (Rejected, 12)]);
+    assert_eq!((run.actor.as_str(), run.end_time.is_some()), ("tester", true));
 }
 
 #[tokio::test]
@@ -82,9 +136,9 @@ async fn a_batch_is_read_only_when_the_one_before_is_answered() {
     let mut held = admin.begin().await.expect("a transaction");
     hold(&mut held, &member_id).await;
 
-    let mut stream = Stream::open(world.sync()).await;
-    stream.send(batch(&world, 1, vec![row("1", 2, in_city("深圳"))])).await;
-    stream.send(batch(&world, 2, vec![row("2", 2, in_city("深圳"))])).await;
+    let mut stream = Stream::open(&world, opening("nightly")).await;
+    stream.send(batch(1, vec![row("1", 2, in_city("深圳"))])).await;
+    stream.send(batch(2, vec![row("2", 2, in_city("深圳"))])).await;
     world.wait_for_a_waiting_call().await;
 
     assert!(stream.answers.message().now_or_never().is_none(), "nothing is committed yet");
@@ -92,84 +146,6 @@ async fn a_batch_is_read_only_when_the_one_before_is_answered() {
     held.rollback().await.expect("given back");
     let through: Vec<_> = stream.finish().await.iter().map(|answer| answer.committed_through).collect();
     assert_eq!(through, [1, 2]);
-}
-
-#[tokio::test]
-async fn a_stream_that_breaks_leaves_whole_batches_and_is_sent_again() {
-    let world = World::new().await;
-    let first = vec![row("1", 2, in_city("深圳")), row("2", 2, in_city("深圳"))];
-    let second = vec![row("2", 3, in_city("北京")), row("3", 3, in_city("北京"))];
-    let mut stream = Stream::open(world.sync()).await;
-    stream.send(batch(&world, 1, first.clone())).await;
-    let member_id = stream.answer().await.expect("answered").results[1].member_id.clone();
-    let mut admin = admin(&world).await;
-    let mut held = admin.begin().await.expect("a transaction");
-    hold(&mut held, &member_id).await;
-    stream.send(batch(&world, 2, second.clone())).await;
-    world.wait_for_a_waiting_call().await;
-
-    // The sender is gone in the middle of the second batch.
-    drop(stream);
-    koc_tests::wait::until("the batch to be given up", crate::world::PATIENCE, async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'koc_registry_app'
-                   AND state <> 'idle' AND wait_event_type IS DISTINCT FROM 'Lock'";
-        (world.count(sql).await == 0).then_some(())
-    })
-    .await;
-    held.rollback().await.expect("given back");
-
-    let mut stream = Stream::open(world.sync()).await;
-    stream.send(batch(&world, 1, first)).await;
-    stream.send(batch(&world, 2, second)).await;
-    assert_eq!(outcomes(&stream.answer().await.expect("answered").results), [Unchanged, Unchanged]);
-    stream.answer().await.expect("answered");
-    assert_eq!(world.count("SELECT count(*) FROM member").await, 3);
-    assert_eq!(world.lookup("crm", "2").await.expect("found").profile, Some(in_city("北京")));
-    assert_eq!(world.told(&member_id).await.iter().map(|change| change.version).collect::<Vec<_>>(), [1, 2]);
-}
-
-#[tokio::test]
-async fn a_batch_that_breaks_a_rule_of_the_stream_ends_it_and_those_before_stay() {
-    let world = World::new().await;
-    let rows = || vec![row("1", 1, in_city("广州"))];
-    let other_programme = world.another_programme().await;
-    let elsewhere = pb::SyncMembersRequest { programme_id: other_programme.clone(), ..batch(&world, 3, rows()) };
-    for (broken, expected) in [
-        (batch(&world, 3, rows()), pairs([("batch_number", "BATCH_OUT_OF_ORDER")])),
-        (batch(&world, 1, rows()), pairs([("batch_number", "BATCH_OUT_OF_ORDER")])),
-        (batch(&world, 0, rows()), pairs([("batch_number", "int.gte")])),
-        (batch(&world, 2, Vec::new()), pairs([("rows", "repeated.min_items")])),
-        (batch(&world, 2, vec![rows().remove(0); 501]), pairs([("rows", "repeated.max_items")])),
-        (elsewhere, pairs([("programme_id", "PROGRAMME_CHANGED"), ("batch_number", "BATCH_OUT_OF_ORDER")])),
-    ] {
-        let mut stream = Stream::open(world.sync()).await;
-        stream.send(batch(&world, 1, rows())).await;
-        stream.send(broken).await;
-        assert_eq!(stream.answer().await.expect("answered").committed_through, 1);
-        assert_eq!(violations(stream.answer().await), expected);
-    }
-    assert_eq!(world.count("SELECT count(*) FROM member").await, 1);
-
-    // Each batch's programme is checked against the token.
-    let token = token::token("crm", &["registry.member.sync"], std::slice::from_ref(&world.programme));
-    let mut stream = Stream::open(crate::world::Sync::new(world.registry.channel_with(Some(token), None))).await;
-    stream.send(batch(&world, 1, rows())).await;
-    stream.send(pb::SyncMembersRequest { programme_id: other_programme, ..batch(&world, 2, rows()) }).await;
-    stream.answer().await.expect("answered");
-    refused(stream.answer().await, Code::PermissionDenied, "PROGRAMME_DENIED");
-}
-
-#[tokio::test]
-async fn a_trial_by_stream_changes_nothing() {
-    let world = World::new().await;
-    let stream = Stream::open(world.sync()).await;
-    for number in 1..=2 {
-        let trial = pb::SyncMembersRequest { validate_only: true, ..batch(&world, number, vec![row("1", 1, in_city("广州"))]) };
-        stream.send(trial).await;
-    }
-    let answers = stream.finish().await;
-    assert!(answers.iter().all(|answer| outcomes(&answer.results) == [Created]));
-    assert_eq!((answers.len(), world.count("SELECT count(*) FROM member").await), (2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +156,7 @@ async fn streams_with_the_same_people_at_once_make_each_once_and_none_is_held_up
     let streams = (0..STREAMS).map(|nr| {
         let world = &world;
         async move {
-            let stream = Stream::open(world.sync()).await;
+            let stream = Stream::open(world, opening(&nr.to_string())).await;
             for number in 1..=BATCHES {
                 // All batches overlap, each stream has them in another order.
                 let mut rows: Vec<_> = (0..50)
@@ -191,7 +167,7 @@ async fn streams_with_the_same_people_at_once_make_each_once_and_none_is_held_up
                 if nr % 2 == 0 {
                     rows.reverse();
                 }
-                stream.send(batch(world, number, rows)).await;
+                stream.send(batch(number, rows)).await;
             }
             stream.finish().await
         }
@@ -225,8 +201,8 @@ async fn batches_that_wait_leave_room_for_other_calls() {
             if nr % 2 == 0 {
                 return world.upsert(rows).await;
             }
-            let mut stream = Stream::open(world.sync()).await;
-            stream.send(batch(world, 1, rows)).await;
+            let mut stream = Stream::open(world, opening(&nr.to_string())).await;
+            stream.send(batch(1, rows)).await;
             stream.answer().await.expect("answered").results
         }
     });
@@ -251,10 +227,64 @@ async fn batches_that_wait_leave_room_for_other_calls() {
 #[tokio::test]
 async fn a_stream_ends_with_the_service_and_says_why() {
     let world = World::new().await;
-    let mut stream = Stream::open(world.sync()).await;
-    stream.send(batch(&world, 1, vec![row("1", 1, in_city("广州"))])).await;
+    let mut stream = Stream::open(&world, opening("nightly")).await;
+    stream.send(batch(1, vec![row("1", 1, in_city("广州"))])).await;
     stream.answer().await.expect("answered");
     let stopping = tokio::spawn(world.registry.stop());
     refused(stream.answer().await, Code::Unavailable, "DRAINING");
     stopping.await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_a_rule_of_the_stream_ends_it_and_what_was_answered_stays() {
+    let world = World::new().await;
+    let rows = || vec![row("1", 1, in_city("广州"))];
+    let unread = pb::SyncBatch { unread_external_ids: vec!["9".into(); 501], ..batch(2, rows()) };
+    for (nr, (broken, expected)) in [
+        (Message::Batch(batch(0, rows())), pairs([("batch.batch_number", "int.gte")])),
+        (Message::Batch(batch(2, Vec::new())), pairs([("batch", "BATCH_EMPTY")])),
+        (Message::Batch(batch(2, vec![rows().remove(0); 501])), pairs([("batch.rows", "repeated.max_items")])),
+        (Message::Batch(unread), pairs([("batch.unread_external_ids", "repeated.max_items")])),
+        (Message::Open(opening("other")), pairs([("message", "RUN_OPENED")])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = Stream::open(&world, opening(&nr.to_string())).await;
+        stream.send(batch(1, rows())).await;
+        stream.say(broken).await;
+        assert_eq!(stream.answer().await.expect("answered").committed_through, 1);
+        assert_eq!(violations(stream.answer().await), expected);
+    }
+    assert_eq!(world.count("SELECT count(*) FROM member").await, 1);
+}
+
+#[tokio::test]
+async fn a_stream_is_of_one_programme_that_the_token_may_enter_and_begins_with_its_run() {
+    let world = World::new().await;
+    let rows = || vec![row("1", 1, in_city("广州"))];
+    let other_programme = world.another_programme().await;
+    let elsewhere = |message| pb::SyncMembersRequest { programme_id: other_programme.clone(), message: Some(message) };
+
+    let mut stream = Stream::open(&world, opening("nightly")).await;
+    stream.messages.send(elsewhere(Message::Batch(batch(1, rows())))).await.expect("the stream is open");
+    assert_eq!(violations(stream.answer().await), pairs([("programme_id", "PROGRAMME_CHANGED")]));
+
+    let token = token::token("crm", &["registry.member.sync"], std::slice::from_ref(&world.programme));
+    let client = crate::world::Sync::new(world.registry.channel_with(Some(token), None));
+    let (mut stream, _) = Stream::begin(client, &world.programme, opening("nightly")).await.expect("let in");
+    stream.messages.send(elsewhere(Message::Batch(batch(1, rows())))).await.expect("the stream is open");
+    refused(stream.answer().await, Code::PermissionDenied, "PROGRAMME_DENIED");
+
+    let first = pb::SyncMembersRequest { programme_id: world.programme.clone(), message: Some(Message::Batch(batch(1, rows()))) };
+    let answer = world.sync().sync_members(tokio_stream::once(first)).await.expect("let in").into_inner().message().await;
+    assert_eq!(violations(answer), pairs([("message", "RUN_NOT_OPENED")]));
+    assert_eq!(world.count("SELECT count(*) FROM member").await, 0);
+}
+
+#[tokio::test]
+async fn a_programme_that_is_not_there_has_no_runs() {
+    let world = World::new().await;
+    let answer = Stream::begin(world.sync(), &crate::world::id(), opening("nightly")).await.map(|_| ());
+    refused(answer, Code::NotFound, "PROGRAMME_NOT_FOUND");
 }

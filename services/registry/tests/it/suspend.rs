@@ -45,7 +45,10 @@ async fn a_suspended_member_is_seen_as_such_until_it_is_reinstated() {
 
     let changes = world.changes().await;
     let told: Vec<pb::MemberSuspended> = changes.iter().filter_map(fact).collect();
-    assert_eq!(told, [pb::MemberSuspended { member_id: member_id.clone(), version: 2 }]);
+    assert_eq!(
+        told,
+        [pb::MemberSuspended { member_id: member_id.clone(), version: 2, cause: pb::MemberSuspensionCause::Caller.into() }]
+    );
     let told: Vec<pb::MemberReinstated> = changes.iter().filter_map(fact).collect();
     assert_eq!(told, [pb::MemberReinstated { member_id: member_id.clone(), version: 3 }]);
     let reasons: Vec<String> =

@@ -18,6 +18,9 @@ pub use pb::SyncOutcome as Synced;
 pub type Programmes = pb::programme_service_client::ProgrammeServiceClient<TestChannel>;
 pub type Members = pb::member_service_client::MemberServiceClient<TestChannel>;
 pub type Sync = pb::sync_service_client::SyncServiceClient<TestChannel>;
+pub type SyncRuns = pb::sync_run_service_client::SyncRunServiceClient<TestChannel>;
+pub type MemberImports = pb::member_import_service_client::MemberImportServiceClient<TestChannel>;
+pub type FieldOwners = pb::field_owner_service_client::FieldOwnerServiceClient<TestChannel>;
 pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
 pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
@@ -77,6 +80,18 @@ impl World {
 
     pub fn sync(&self) -> Sync {
         Sync::new(self.channel.clone())
+    }
+
+    pub fn sync_runs(&self) -> SyncRuns {
+        SyncRuns::new(self.channel.clone())
+    }
+
+    pub fn imports(&self) -> MemberImports {
+        MemberImports::new(self.channel.clone())
+    }
+
+    pub fn field_owners(&self) -> FieldOwners {
+        FieldOwners::new(self.channel.clone())
     }
 
     pub fn tiers(&self) -> Tiers {
@@ -205,7 +220,7 @@ pub async fn serve(database: ServiceDatabase) -> Running {
     service::start_on(service::free_address(), database, |common, stop| {
         let erasure =
             ErasureConfig { suppression_keys_file: Some(token::suppression_keys_file().to_owned()), ..Default::default() };
-        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
+        koc_registry::serve(koc_registry::Config { erasure, ..koc_registry::Config::from(common) }, Metrics::new(), stop)
     })
     .await
 }
@@ -264,6 +279,7 @@ pub fn row(external_id: &str, second: i64, profile: pb::MemberProfile) -> pb::Me
         source_time: Some(at(second)),
         profile: Some(profile),
         clear_fields: Vec::new(),
+        deleted: false,
     }
 }
 

@@ -43,7 +43,7 @@ pub async fn start_registry(address: SocketAddr, database: ServiceDatabase) -> R
             suppression_keys_file: Some(koc_tests::token::suppression_keys_file().to_owned()),
             ..Default::default()
         };
-        koc_registry::serve(koc_registry::Config { common, erasure }, Metrics::new(), stop)
+        koc_registry::serve(koc_registry::Config { erasure, ..koc_registry::Config::from(common) }, Metrics::new(), stop)
     })
     .await
 }

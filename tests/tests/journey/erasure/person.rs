@@ -222,6 +222,7 @@ impl Stage {
             source_time: in_days(0),
             profile: Some(profile.clone()),
             clear_fields: Vec::new(),
+            deleted: false,
         };
         let first = row();
         let request = registry::BatchUpsertMembersRequest {

@@ -43,7 +43,15 @@ pub(super) async fn create(
     let fields = profile.known();
     let consents = consent::changes(&[], &profile.consents);
     let record = Record { profile, provenance };
-    let member = Locked { id, record, state: State::Active, trust_level: TrustLevel::New, version: 1, merged_into: None };
+    let member = Locked {
+        id,
+        record,
+        state: State::Active,
+        suspension_cause: None,
+        trust_level: TrustLevel::New,
+        version: 1,
+        merged_into: None,
+    };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
     store::search::put(work.conn(), programme, &[id.0]).await?;
     let actor = work.actor().to_owned();

@@ -1,15 +1,15 @@
 //! Suspending and reinstating members.
 
 use crate::{
-    api::convert,
+    api::convert::{self, Wire},
     domain::{
         history::{Before, Change, ChangeKind, STATE},
-        member::State,
+        member::{State, SuspensionCause},
         text::storable,
     },
     error::Error,
     flow::{erase_member::check_living, rank_members},
-    store,
+    store::{self, member::Turn},
 };
 use koc_chassis::{fault::Violations, gate::Work, ids::MemberId, page};
 use koc_proto::koc::registry::v1 as pb;
@@ -52,20 +52,25 @@ async fn put(work: &mut Work, asked: Asked, state: State) -> Result<Option<pb::M
         return Err(Error::EtagMismatch { member: id, version: locked.version });
     }
     match (locked.state, state) {
+        // What the sources deleted comes back with them: a caller's word stays.
+        (State::Suspended, State::Suspended) if locked.suspension_cause == Some(SuspensionCause::SourceDeleted) => {}
         (State::Suspended, State::Suspended) => return Err(Error::MemberSuspended { member: id }),
         (State::Active, State::Active) => return Err(Error::MemberNotSuspended { member: id }),
         _ => {}
     }
     let (now, version) = (work.now().await?, locked.version + 1);
-    store::member::set_state(work.conn(), programme, id, state, version, now).await?;
+    let cause = (state == State::Suspended).then_some(SuspensionCause::Caller);
+    store::member::set_states(work.conn(), programme, &[Turn { member: id, state, cause, version }], now).await?;
     let kind = if state == State::Suspended { ChangeKind::Suspended } else { ChangeKind::Reinstated };
     let fields = vec![Before::named(STATE, locked.state.name())];
     let change = Change { reason: Some(reason.clone()), ..Change::by_api(id, version, kind, fields) };
     store::history::insert_all(work.conn(), programme, &[change], &actor, now).await?;
     rank_members::show(work.conn(), programme, id, state == State::Active).await?;
     let member_id = id.to_string();
-    match kind {
-        ChangeKind::Suspended => work.emit(id.0, &pb::MemberSuspended { member_id, version }).await?,
+    match state {
+        State::Suspended => {
+            work.emit(id.0, &pb::MemberSuspended { member_id, version, cause: SuspensionCause::Caller.to_wire() }).await?
+        }
         _ => work.emit(id.0, &pb::MemberReinstated { member_id, version }).await?,
     }
     work.audit(id.0, Some(reason));

@@ -3,7 +3,7 @@
 use super::Locked;
 use crate::domain::{
     consent::Consent,
-    member::State,
+    member::{State, SuspensionCause},
     profile::{Channel, Motivation, Vehicle},
     sync::{Provenance, Record},
 };
@@ -146,23 +146,41 @@ pub async fn update_all(
     Ok(())
 }
 
-/// Puts a member that is locked into a state.
-pub async fn set_state(
+/// A member that is locked and changes its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    pub member: MemberId,
+    pub state: State,
+    /// Of a suspension.
+    pub cause: Option<SuspensionCause>,
+    /// The member's, after it.
+    pub version: i64,
+}
+
+/// Puts members that are locked into states.
+pub async fn set_states(
     conn: &mut PgConnection,
     programme: ProgrammeId,
-    id: MemberId,
-    state: State,
-    version: i64,
+    turns: &[Turn],
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    if turns.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = turns.iter().map(|turn| turn.member.0).collect();
+    let states: Vec<&str> = turns.iter().map(|turn| turn.state.name()).collect();
+    let causes: Vec<Option<&str>> = turns.iter().map(|turn| turn.cause.map(SuspensionCause::name)).collect();
+    let versions: Vec<i64> = turns.iter().map(|turn| turn.version).collect();
     sqlx::query!(
-        "UPDATE member
-         SET state = $3, version = $4, update_time = $5
-         WHERE programme_id = $1 AND member_id = $2",
+        "UPDATE member AS m
+         SET state = t.state, suspension_cause = t.cause, version = t.version, update_time = $6
+         FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::bigint[]) AS t (member_id, state, cause, version)
+         WHERE m.programme_id = $1 AND m.member_id = t.member_id",
         programme.0,
-        id.0,
-        state.name(),
-        version,
+        &ids,
+        &states as &[&str],
+        &causes as &[Option<&str>],
+        &versions,
         now,
     )
     .execute(conn)

@@ -1,0 +1,123 @@
+//! What is kept of members comes to the same whatever is told twice or in another order.
+
+use crate::mini;
+use koc_chassis::{
+    ids::{MemberId, ProgrammeId},
+    members::{self, Merge, Purpose, Standing},
+};
+use koc_tests::service;
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+const MEMBERS: usize = 5;
+const STEPS: usize = 14;
+const HISTORIES: u64 = 12;
+const ORDERS: usize = 4;
+
+/// A history as the registry allows it: only who leads nowhere is merged, into another who leads nowhere, and undone is a winner's last.
+fn history(programme: ProgrammeId, ids: &[MemberId], random: &mut StdRng) -> Vec<Merge> {
+    let (mut told, mut standing): (Vec<Merge>, Vec<Merge>) = (Vec::new(), Vec::new());
+    for _ in 0..STEPS {
+        let merged = |member: MemberId| standing.iter().any(|merge| merge.loser == member);
+        let last = standing.iter().rev().find(|merge| !merged(merge.winner)).copied();
+        match last {
+            Some(last) if random.random_bool(0.4) => {
+                standing.retain(|merge| merge.id != last.id);
+                told.push(Merge { undone: true, ..last });
+            }
+            _ => {
+                let free: Vec<MemberId> = ids.iter().copied().filter(|member| !merged(*member)).collect();
+                if free.len() < 2 {
+                    continue;
+                }
+                let pair: Vec<MemberId> = free.choose_multiple(random, 2).copied().collect();
+                let merge = Merge { programme, id: Uuid::now_v7(), loser: pair[0], winner: pair[1], undone: false };
+                standing.push(merge);
+                told.push(merge);
+            }
+        }
+    }
+    told
+}
+
+/// Where each leads, by its place among `ids`.
+async fn ends(conn: &mut PgConnection, programme: ProgrammeId, ids: &[MemberId]) -> BTreeMap<usize, usize> {
+    let place = |id: MemberId| ids.iter().position(|other| *other == id).expect("one of them");
+    let led = members::led(conn, programme, ids).await.expect("read");
+    led.into_iter().map(|(from, to)| (place(from), place(to))).collect()
+}
+
+/// Where each leads, by what was told in order.
+fn model(told: &[Merge], ids: &[MemberId]) -> BTreeMap<usize, usize> {
+    let mut next: BTreeMap<MemberId, MemberId> = BTreeMap::new();
+    for merge in told {
+        match merge.undone {
+            true => next.remove(&merge.loser),
+            false => next.insert(merge.loser, merge.winner),
+        };
+    }
+    let place = |id: MemberId| ids.iter().position(|other| *other == id).expect("one of them");
+    let end = |from: MemberId| std::iter::successors(Some(from), |at| next.get(at).copied()).last().expect("itself");
+    next.keys().map(|from| (place(*from), place(end(*from)))).collect()
+}
+
+#[tokio::test]
+async fn merges_lead_to_the_same_members_in_whatever_order_they_are_told() {
+    let database = service::database(&mini::schema()).await;
+    let mut conn = database.admin.acquire().await.expect("a connection");
+    for seed in 0..HISTORIES {
+        let mut random = StdRng::seed_from_u64(seed);
+        let ids: Vec<MemberId> = (0..MEMBERS).map(|_| MemberId::new()).collect();
+        let told = history(ProgrammeId::new(), &ids, &mut random);
+        let expected = model(&told, &ids);
+        for order in 0..ORDERS {
+            // The first as it happened; the others shuffled, and some of it twice.
+            let programme = ProgrammeId::new();
+            let mut heard = told.clone();
+            if order > 0 {
+                heard.extend(told.choose_multiple(&mut random, 3).copied());
+                heard.shuffle(&mut random);
+            }
+            for merge in heard {
+                members::put_merge(&mut conn, &Merge { programme, ..merge }).await.expect("kept");
+            }
+            assert_eq!(ends(&mut conn, programme, &ids).await, expected, "seed {seed}, order {order}: {told:?}");
+            for id in &ids {
+                let group = members::group(&mut conn, programme, *id).await.expect("read");
+                assert!(group.contains(id), "a member is one of its own person");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_what_is_told_of_a_member_the_highest_version_counts() {
+    let database = service::database(&mini::schema()).await;
+    let mut conn = database.admin.acquire().await.expect("a connection");
+    let (programme, member) = (ProgrammeId::new(), MemberId::new());
+    members::put_suspended(&mut conn, programme, member, 5, true).await.expect("kept");
+    members::put_suspended(&mut conn, programme, member, 4, false).await.expect("kept");
+    for purpose in [Purpose::Profiling, Purpose::Contact] {
+        members::put_consent(&mut conn, programme, member, 6, purpose, false).await.expect("kept");
+    }
+    members::put_consent(&mut conn, programme, member, 6, Purpose::Contact, false).await.expect("told twice");
+    members::put_consent(&mut conn, programme, member, 7, Purpose::Profiling, true).await.expect("kept");
+    members::put_consent(&mut conn, programme, member, 6, Purpose::Profiling, false).await.expect("told late");
+    let expected = Standing::new(true, vec![Purpose::Contact.name().to_owned()]);
+    assert_eq!(members::standing(&mut conn, programme, member).await.expect("read"), expected);
+
+    // By the id of one that leads to it, it is the same; of somebody else nothing was told.
+    let loser = MemberId::new();
+    let merge = Merge { programme, id: Uuid::now_v7(), loser, winner: member, undone: false };
+    assert!(members::put_merge(&mut conn, &merge).await.expect("kept"));
+    assert!(!members::put_merge(&mut conn, &merge).await.expect("told twice"), "nothing changes");
+    assert_eq!(members::standing(&mut conn, programme, loser).await.expect("read"), expected);
+    assert_eq!(members::standing(&mut conn, programme, MemberId::new()).await.expect("read"), Standing::default());
+    assert_eq!(members::standing(&mut conn, ProgrammeId::new(), member).await.expect("read"), Standing::default());
+}

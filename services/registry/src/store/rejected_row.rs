@@ -1,0 +1,177 @@
+//! Rows of runs that were rejected.
+
+use crate::domain::sync_run::Run;
+use chrono::{DateTime, Utc};
+use koc_chassis::{fault::Violation, ids::ProgrammeId};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, types::Json};
+
+/// Where a row came in: its batch, and its index there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub batch_number: i64,
+    pub row_index: i32,
+}
+
+/// A rejected row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRow {
+    pub place: Place,
+    /// Encoded as it came.
+    pub content: Vec<u8>,
+    pub violations: Vec<Violation>,
+    pub create_time: DateTime<Utc>,
+}
+
+/// A violation as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    field: String,
+    rule: String,
+    description: String,
+}
+
+fn stored(violations: &[Violation]) -> Json<Vec<Stored>> {
+    let stored = |v: &Violation| Stored { field: v.field.clone(), rule: v.rule.clone(), description: v.description.clone() };
+    Json(violations.iter().map(stored).collect())
+}
+
+struct Row {
+    batch_number: i64,
+    row_index: i32,
+    content: Vec<u8>,
+    violations: Json<Vec<Stored>>,
+    create_time: DateTime<Utc>,
+}
+
+impl From<Row> for RejectedRow {
+    fn from(row: Row) -> Self {
+        Self {
+            place: Place { batch_number: row.batch_number, row_index: row.row_index },
+            content: row.content,
+            violations: row.violations.0.into_iter().map(|v| Violation::new(v.field, v.rule, v.description)).collect(),
+            create_time: row.create_time,
+        }
+    }
+}
+
+/// Destroys the rows of a person: those of an identity, by how an encoded row of it begins, and those that an address or a number stands
+/// in. The person's members are locked. Says how many.
+pub async fn destroy(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    identities: &[(String, Vec<u8>)],
+    contacts: &[&str],
+) -> Result<u64, sqlx::Error> {
+    let systems: Vec<&str> = identities.iter().map(|(system, _)| system.as_str()).collect();
+    let beginnings: Vec<&[u8]> = identities.iter().map(|(_, beginning)| beginning.as_slice()).collect();
+    let contacts: Vec<&[u8]> = contacts.iter().map(|contact| contact.as_bytes()).collect();
+    let gone = sqlx::query!(
+        "DELETE FROM rejected_row AS w
+         USING sync_run r
+         WHERE w.programme_id = $1 AND r.programme_id = $1 AND r.sync_run_id = w.sync_run_id
+           AND (EXISTS (
+                    SELECT FROM UNNEST($2::text[], $3::bytea[]) AS i (source_system, beginning)
+                    WHERE r.source_system = i.source_system AND substring(w.content FROM 1 FOR length(i.beginning)) = i.beginning
+                ) OR EXISTS (
+                    SELECT FROM UNNEST($4::bytea[]) AS c (contact)
+                    WHERE position(c.contact IN w.content) > 0
+                ))",
+        programme.0,
+        &systems as &[&str],
+        &beginnings as &[&[u8]],
+        &contacts as &[&[u8]],
+    );
+    Ok(gone.execute(conn).await?.rows_affected())
+}
+
+/// Keeps rows, in the place of what is kept of them. The run is locked.
+pub async fn put_all(conn: &mut PgConnection, run: &Run, rows: &[RejectedRow]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let batches: Vec<i64> = rows.iter().map(|row| row.place.batch_number).collect();
+    let indexes: Vec<i32> = rows.iter().map(|row| row.place.row_index).collect();
+    let contents: Vec<&[u8]> = rows.iter().map(|row| row.content.as_slice()).collect();
+    let violations: Vec<Json<Vec<Stored>>> = rows.iter().map(|row| stored(&row.violations)).collect();
+    let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.create_time).collect();
+    sqlx::query!(
+        "INSERT INTO rejected_row (programme_id, sync_run_id, batch_number, row_index, content, violations, create_time)
+         SELECT $1, $2, r.*
+         FROM UNNEST($3::bigint[], $4::integer[], $5::bytea[], $6::jsonb[], $7::timestamptz[]) AS r
+         ON CONFLICT ON CONSTRAINT rejected_row_pkey DO UPDATE
+         SET content = excluded.content, violations = excluded.violations",
+        run.programme.0,
+        run.id.0,
+        &batches,
+        &indexes,
+        &contents as &[&[u8]],
+        &violations as &[Json<Vec<Stored>>],
+        &times,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Rows in the order they came, those after a place.
+pub async fn list(conn: &mut PgConnection, run: &Run, after: Option<Place>, limit: i64) -> Result<Vec<RejectedRow>, sqlx::Error> {
+    let after = after.unwrap_or(Place { batch_number: 0, row_index: -1 });
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT batch_number, row_index, content, violations AS "violations: Json<Vec<Stored>>", create_time
+           FROM rejected_row
+           WHERE programme_id = $1 AND sync_run_id = $2 AND (batch_number, row_index) > ($3, $4)
+           ORDER BY batch_number, row_index
+           LIMIT $5"#,
+        run.programme.0,
+        run.id.0,
+        after.batch_number,
+        after.row_index,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(RejectedRow::from).collect())
+}
+
+/// The rows at these places; places without one are left out.
+pub async fn at(conn: &mut PgConnection, run: &Run, places: &[Place]) -> Result<Vec<RejectedRow>, sqlx::Error> {
+    let batches: Vec<i64> = places.iter().map(|place| place.batch_number).collect();
+    let indexes: Vec<i32> = places.iter().map(|place| place.row_index).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT batch_number, row_index, content, violations AS "violations: Json<Vec<Stored>>", create_time
+           FROM rejected_row
+           JOIN UNNEST($3::bigint[], $4::integer[]) AS p (batch_number, row_index) USING (batch_number, row_index)
+           WHERE programme_id = $1 AND sync_run_id = $2"#,
+        run.programme.0,
+        run.id.0,
+        &batches,
+        &indexes,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(RejectedRow::from).collect())
+}
+
+/// Removes rows that went in.
+pub async fn remove(conn: &mut PgConnection, run: &Run, places: &[Place]) -> Result<(), sqlx::Error> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let batches: Vec<i64> = places.iter().map(|place| place.batch_number).collect();
+    let indexes: Vec<i32> = places.iter().map(|place| place.row_index).collect();
+    sqlx::query!(
+        "DELETE FROM rejected_row AS r
+         USING UNNEST($3::bigint[], $4::integer[]) AS p (batch_number, row_index)
+         WHERE r.programme_id = $1 AND r.sync_run_id = $2 AND r.batch_number = p.batch_number AND r.row_index = p.row_index",
+        run.programme.0,
+        run.id.0,
+        &batches,
+        &indexes,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

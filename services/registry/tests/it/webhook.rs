@@ -1,0 +1,456 @@
+//! Webhooks, with a real receiver.
+
+mod receiver;
+
+use crate::world::{DAY, PATIENCE, World, id, in_city, named, refused, violations};
+use koc_chassis::{config::ServeConfig, telemetry::Metrics, token::all_scopes};
+use koc_proto::koc::registry::v1 as pb;
+use koc_registry::config::WebhookConfig;
+use koc_tests::{
+    service::{self, Running, ServiceDatabase, TestChannel},
+    token, wait,
+};
+use pb::{MemberEventKind as Kind, WebhookColumns as Columns, WebhookDeliveryState as State};
+use receiver::{Posted, Receiver};
+use std::{collections::HashMap, io::Write, time::Duration};
+use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+pub type Webhooks = pb::webhook_service_client::WebhookServiceClient<TestChannel>;
+
+/// A file with a key, the same each time.
+fn keys() -> NamedTempFile {
+    let mut keys = NamedTempFile::new().expect("a file");
+    writeln!(keys, "{}", "A".repeat(43) + "=").expect("written");
+    keys
+}
+
+fn configured(keys: &NamedTempFile, local: bool) -> WebhookConfig {
+    WebhookConfig { webhook_keys_file: Some(keys.path().to_owned()), webhook_local: local }
+}
+
+/// A registry with keys for webhooks that may post to this machine, or not.
+async fn serve(database: ServiceDatabase, local: bool) -> Running {
+    service::start_on(service::free_address(), database, move |common, stop| async move {
+        let keys = keys();
+        let webhooks = configured(&keys, local);
+        koc_registry::serve(koc_registry::Config { common, webhooks }, Metrics::new(), stop).await
+    })
+    .await
+}
+
+async fn world_with(local: bool) -> World {
+    let world = World::of(serve(service::database(&koc_registry::SCHEMA).await, local).await, id());
+    let request = crate::world::programme_request(&world.programme);
+    world.programmes().create_programme(request).await.expect("a programme");
+    world.changes().await;
+    world
+}
+
+async fn world() -> World {
+    world_with(true).await
+}
+
+fn webhooks(world: &World) -> Webhooks {
+    Webhooks::new(world.registry.channel())
+}
+
+fn request(world: &World, url: &str) -> pb::CreateWebhookRequest {
+    pb::CreateWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        url: url.into(),
+        columns: Columns::Masked as i32,
+        ..Default::default()
+    }
+}
+
+async fn create(world: &World, request: pb::CreateWebhookRequest) -> Result<pb::Webhook, Status> {
+    Ok(webhooks(world).create_webhook(request).await?.into_inner().webhook.unwrap_or_default())
+}
+
+async fn get(world: &World, webhook: &pb::Webhook) -> pb::Webhook {
+    let request = pb::GetWebhookRequest { programme_id: world.programme.clone(), webhook_id: webhook.webhook_id.clone() };
+    webhooks(world).get_webhook(request).await.expect("there").into_inner().webhook.unwrap_or_default()
+}
+
+async fn secrets(world: &World, webhook: &pb::Webhook) -> Vec<String> {
+    let request = pb::GetWebhookSecretsRequest { programme_id: world.programme.clone(), webhook_id: webhook.webhook_id.clone() };
+    webhooks(world).get_webhook_secrets(request).await.expect("there").into_inner().secrets
+}
+
+async fn deliveries(world: &World, webhook: &pb::Webhook) -> Vec<pb::WebhookDelivery> {
+    let request = pb::ListWebhookDeliveriesRequest {
+        programme_id: world.programme.clone(),
+        webhook_id: webhook.webhook_id.clone(),
+        ..Default::default()
+    };
+    webhooks(world).list_webhook_deliveries(request).await.expect("a page").into_inner().deliveries
+}
+
+/// Waits until the newest delivery has this state, and gives all.
+async fn wait_for_state(world: &World, webhook: &pb::Webhook, state: State) -> Vec<pb::WebhookDelivery> {
+    wait::until("a delivery to be in a state", PATIENCE, async || {
+        Some(deliveries(world, webhook).await).filter(|found| found.first().is_some_and(|newest| newest.state() == state))
+    })
+    .await
+}
+
+async fn wait_until_disabled(world: &World, webhook: &pb::Webhook, reason: &str) {
+    let disabled = wait::until("a webhook to be disabled", PATIENCE, async || {
+        Some(get(world, webhook).await).filter(|webhook| webhook.state() == pb::WebhookState::Disabled)
+    })
+    .await;
+    assert_eq!(disabled.state_reason, reason);
+}
+
+async fn resume(world: &World, webhook: &pb::Webhook) {
+    let request = pb::ResumeWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: webhook.webhook_id.clone(),
+    };
+    webhooks(world).resume_webhook(request).await.expect("resumed");
+}
+
+#[tokio::test]
+async fn an_event_is_posted_signed_with_the_member_as_it_is_and_logged() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
+    let member = world.member(pb::MemberProfile { display_name: "张小龙".into(), ..in_city("广州") }).await;
+
+    let posted = receiver.wait_for(1).await.remove(0);
+
+    let told = &world.changes().await[1];
+    assert_eq!(posted.id(), told.fact_id);
+    let body = posted.json();
+    let data = &body["data"];
+    assert_eq!((&body["type"], &body["timestamp"]), (&"member.created".into(), &data["eventTime"]));
+    assert_eq!((data["memberId"].as_str(), data["kind"].as_str()), (Some(&*member.member_id), Some("MEMBER_EVENT_KIND_CREATED")));
+    assert_eq!(data["member"]["profile"]["displayName"], "张*", "masked unless whole columns were asked for");
+    assert_eq!(posted.headers["content-type"], "application/json");
+    let secrets = secrets(&world, &webhook).await;
+    assert!(secrets.len() == 1 && posted.is_signed_with(&secrets[0]), "{posted:?}");
+    let log = wait_for_state(&world, &webhook, State::Delivered).await;
+    let seen = (log.len(), log[0].event_id.as_str(), log[0].sequence, log[0].member_id.as_str(), log[0].next_attempt_time);
+    assert_eq!(seen, (1, posted.id(), told.position, member.member_id.as_str(), None));
+    assert_eq!(log[0].attempts.iter().map(|attempt| attempt.status_code).collect::<Vec<_>>(), [204]);
+    let stored = world.count("SELECT count(*) FROM webhook WHERE encode(secret, 'escape') LIKE '%whsec%'").await;
+    assert_eq!(stored, 0);
+}
+
+#[tokio::test]
+async fn what_fails_is_sent_again_on_schedule_in_the_order_of_its_member_and_holds_up_no_other() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let member = world.member(named("甲")).await.member_id;
+    world.changes().await;
+    let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
+    receiver.answer(&[500]);
+    world.update(world.update_request(&member, in_city("广州"), &["profile.city"])).await.expect("updated");
+    receiver.wait_for(1).await;
+    world.update(world.update_request(&member, in_city("深圳"), &["profile.city"])).await.expect("updated");
+    let other = world.member(named("乙")).await.member_id;
+
+    let posted = receiver.wait_for(2).await;
+    assert_eq!(posted[1].member(), other, "the member's second event waits for its first");
+    world.registry.advance(Duration::from_secs(5)).await;
+    let posted = receiver.wait_for(4).await;
+
+    let of_member: Vec<&str> = posted.iter().filter(|posted| posted.member() == member).map(Posted::id).collect();
+    let facts: Vec<String> = world.changes().await.into_iter().filter(|c| c.subject_id == member).map(|c| c.fact_id).collect();
+    assert_eq!(of_member, [&facts[1], &facts[1], &facts[2]]);
+    let log = wait_for_state(&world, &webhook, State::Delivered).await;
+    let first = log.iter().find(|delivery| delivery.event_id == facts[1]).expect("logged");
+    assert_eq!(first.attempts.iter().map(|attempt| attempt.status_code).collect::<Vec<_>>(), [500, 204]);
+    assert!(get(&world, &webhook).await.failing_since.is_none());
+}
+
+#[tokio::test]
+async fn an_event_that_is_never_taken_is_given_up_and_the_next_one_comes() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
+    receiver.answer(&[302, 404, 500, 500, 500, 500, 500, 500, 500, 500]);
+    let member = world.member(named("甲")).await.member_id;
+    world.update(world.update_request(&member, in_city("广州"), &["profile.city"])).await.expect("updated");
+    // The longest that the schedule may wait after each attempt.
+    for (attempt, hours) in (1..).zip([1, 1, 1, 2, 5, 10, 14, 20, 24, 0]) {
+        receiver.wait_for(attempt).await;
+        wait::until("an attempt to be recorded", PATIENCE, async || {
+            let log = deliveries(&world, &webhook).await;
+            log.last().filter(|first| first.attempts.len() >= attempt).map(|_| ())
+        })
+        .await;
+        world.registry.advance(Duration::from_secs(hours * 3600)).await;
+    }
+
+    let log = wait_for_state(&world, &webhook, State::Delivered).await;
+    assert_eq!((log[1].state(), log[1].attempts.len(), log[1].attempts[0].status_code), (State::Failed, 10, 302));
+    let sequence = log[1].sequence;
+    let again = pb::RedeliverWebhookEventRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: webhook.webhook_id.clone(),
+        sequence,
+    };
+    webhooks(&world).redeliver_webhook_event(again.clone()).await.expect("to be sent");
+    let posted = receiver.wait_for(12).await;
+    assert_eq!(posted[11].id(), log[1].event_id);
+    let nothing = pb::RedeliverWebhookEventRequest { request_id: id(), sequence: 1, ..again };
+    refused(webhooks(&world).redeliver_webhook_event(nothing).await, Code::NotFound, "DELIVERY_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn who_is_gone_is_disabled_at_once_and_gets_all_that_waited_when_resumed() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
+    receiver.answer(&[410]);
+    world.member(named("甲")).await;
+    wait_until_disabled(&world, &webhook, "GONE").await;
+    world.member(named("乙")).await;
+    world.changes().await;
+    assert_eq!(receiver.posted().len(), 1);
+    resume(&world, &webhook).await;
+    let posted = receiver.wait_for(3).await;
+    // Those of two members come side by side.
+    let mut sequences: Vec<String> = posted.iter().map(|posted| posted.json()["data"]["sequence"].to_string()).collect();
+    sequences.sort();
+    assert_eq!(sequences, ["\"2\"", "\"2\"", "\"3\""]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_takes_nothing_for_five_days_is_disabled() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    drop(receiver);
+    let webhook = create(&world, request(&world, &url)).await.expect("created");
+    world.member(named("甲")).await;
+    wait::until("the first failure", PATIENCE, async || get(&world, &webhook).await.failing_since).await;
+    let log = deliveries(&world, &webhook).await;
+    assert_eq!((log[0].attempts[0].status_code, log[0].attempts[0].error.as_str()), (0, "NOT_CONNECTED"));
+    world.registry.advance(4 * DAY).await;
+    wait::until("the second failure", PATIENCE, async || {
+        deliveries(&world, &webhook).await.first().filter(|delivery| delivery.attempts.len() >= 2).map(|_| ())
+    })
+    .await;
+    assert_eq!(get(&world, &webhook).await.state(), pb::WebhookState::Active);
+    world.registry.advance(DAY).await;
+    wait_until_disabled(&world, &webhook, "FAILING").await;
+}
+
+#[tokio::test]
+async fn a_rotated_secret_signs_beside_the_new_one_until_its_time_is_over() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
+    let old = secrets(&world, &webhook).await.remove(0);
+    let rotate = pb::RotateWebhookSecretRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: webhook.webhook_id.clone(),
+        overlap_hours: 1,
+    };
+    webhooks(&world).rotate_webhook_secret(rotate).await.expect("rotated");
+    let both = secrets(&world, &webhook).await;
+    assert_eq!((both.len(), &both[1]), (2, &old));
+    world.member(named("甲")).await;
+    let posted = receiver.wait_for(1).await.remove(0);
+    assert!(posted.is_signed_with(&both[0]) && posted.is_signed_with(&both[1]));
+    world.registry.advance(Duration::from_secs(3600)).await;
+    world.member(named("乙")).await;
+    let posted = receiver.wait_for(2).await.remove(1);
+    assert!(posted.is_signed_with(&both[0]) && !posted.is_signed_with(&old));
+    assert_eq!(secrets(&world, &webhook).await, both[..1]);
+}
+
+#[tokio::test]
+async fn only_the_kinds_that_were_asked_for_come_and_a_replay_brings_them_again_with_their_ids() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let kinds = vec![Kind::Updated as i32];
+    let webhook = create(&world, pb::CreateWebhookRequest { kinds, ..request(&world, &receiver.url()) }).await.expect("created");
+    let member = world.member(named("甲")).await.member_id;
+    for city in ["广州", "深圳"] {
+        world.update(world.update_request(&member, in_city(city), &["profile.city"])).await.expect("updated");
+    }
+    let first = receiver.wait_for(2).await;
+    wait_for_state(&world, &webhook, State::Delivered).await;
+    let replay = pb::ReplayWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: webhook.webhook_id.clone(),
+        position: String::new(),
+    };
+    webhooks(&world).replay_webhook(replay).await.expect("it begins");
+    let all = receiver.wait_for(4).await;
+    let ids = |posted: &[Posted]| posted.iter().map(|posted| posted.id().to_owned()).collect::<Vec<_>>();
+    assert_eq!(ids(&all[2..]), ids(&first));
+    let cities: Vec<_> = all.iter().map(|posted| posted.json()["data"]["changedFields"][0].clone()).collect();
+    assert_eq!(cities, ["profile.city"; 4]);
+}
+
+#[tokio::test]
+async fn whole_columns_are_for_those_who_may_see_them() {
+    let world = world().await;
+    let receiver = Receiver::start().await;
+    let scopes: Vec<&str> = all_scopes().into_iter().filter(|scope| *scope != "registry.pii").collect();
+    let token = token::token("crm", &scopes, std::slice::from_ref(&world.programme));
+    let mut client = Webhooks::new(world.registry.channel_with(Some(token), None));
+    let whole = pb::CreateWebhookRequest { columns: Columns::Whole as i32, ..request(&world, &receiver.url()) };
+    refused(client.create_webhook(whole.clone()).await, Code::PermissionDenied, "WEBHOOK_PERSONAL");
+    let allowed = create(&world, pb::CreateWebhookRequest { request_id: id(), ..whole }).await.expect("created");
+    let elsewhere = pb::UpdateWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: allowed.webhook_id.clone(),
+        url: "http://127.0.0.1:1/".into(),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["url".into()] }),
+        ..Default::default()
+    };
+    refused(client.update_webhook(elsewhere).await, Code::PermissionDenied, "WEBHOOK_PERSONAL");
+    let bare = Receiver::start().await;
+    create(&world, pb::CreateWebhookRequest { columns: Columns::None as i32, ..request(&world, &bare.url()) })
+        .await
+        .expect("created");
+    world.member(named("张小龙")).await;
+    assert_eq!(receiver.wait_for(1).await[0].json()["data"]["member"]["profile"]["displayName"], "张小龙");
+    assert!(bare.wait_for(1).await[0].json()["data"].get("member").is_none());
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_holds_up_no_other_and_a_paused_one_gets_nothing() {
+    let world = world().await;
+    let (slow, quick, paused) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
+    slow.hold(true);
+    for url in [slow.url(), quick.url()] {
+        create(&world, request(&world, &url)).await.expect("created");
+    }
+    let resting = create(&world, request(&world, &paused.url())).await.expect("created");
+    let pause = pb::PauseWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: resting.webhook_id.clone(),
+    };
+    webhooks(&world).pause_webhook(pause).await.expect("paused");
+    let rows = (0..30).map(|i| crate::world::row(&i.to_string(), 1, named("众"))).collect();
+    world.upsert(rows).await;
+    quick.wait_for(30).await;
+    assert!(slow.posted().len() <= 8, "requests under way are few: {}", slow.posted().len());
+    assert_eq!(paused.posted().len(), 0);
+    slow.hold(false);
+    slow.wait_for(30).await;
+    resume(&world, &resting).await;
+    paused.wait_for(30).await;
+}
+
+#[tokio::test]
+async fn addresses_inside_are_refused_when_named_and_when_a_name_leads_to_them() {
+    let world = world_with(false).await;
+    for url in ["http://crm.example.com/", "https://127.0.0.1/", "https://[::ffff:169.254.169.254]/", "https://10.0.0.1:443/"] {
+        assert_eq!(
+            violations(create(&world, request(&world, url)).await),
+            [("url".to_owned(), "WEBHOOK_URL".to_owned())],
+            "{url}"
+        );
+    }
+    let webhook = create(&world, request(&world, "https://localhost:9/hooks")).await.expect("a name says nothing yet");
+    world.member(named("甲")).await;
+    let log = wait::until("an attempt", PATIENCE, async || {
+        deliveries(&world, &webhook).await.first().and_then(|delivery| delivery.attempts.first().cloned())
+    })
+    .await;
+    assert_eq!((log.status_code, log.error.as_str()), (0, "ADDRESS_REFUSED"));
+}
+
+#[tokio::test]
+async fn two_replicas_deliver_each_event_once_and_in_order_through_a_restart_of_one() {
+    let database = service::database(&koc_registry::SCHEMA).await;
+    let url = database.app_url.clone();
+    let world = World::of(serve(database, true).await, id());
+    world.programmes().create_programme(crate::world::programme_request(&world.programme)).await.expect("a programme");
+    world.changes().await;
+    let receiver = Receiver::start().await;
+    create(&world, request(&world, &receiver.url())).await.expect("created");
+    let keys = keys();
+    let stop = CancellationToken::new();
+    let common = ServeConfig {
+        database_url: url,
+        listen: Some(service::free_address()),
+        ops_listen: Some(service::free_address()),
+        jwks_file: token::jwks_file().to_owned(),
+        peer_token_file: None,
+        database_connections: 8,
+        feed_days: None,
+        otlp_endpoint: None,
+        log: String::new(),
+    };
+    let config = koc_registry::Config { common, webhooks: configured(&keys, true) };
+    let mut replica = tokio::spawn(koc_registry::serve(config, Metrics::new(), stop.clone()));
+    let rows =
+        |second: i64| (0..40).map(move |i| crate::world::row(&i.to_string(), second, in_city(&second.to_string()))).collect();
+    for second in 1..=5 {
+        world.upsert(rows(second)).await;
+        if second == 3 {
+            stop.cancel();
+            (&mut replica).await.expect("ended").expect("served");
+        }
+    }
+    let posted = receiver.wait_for(200).await;
+
+    let mut of_member: HashMap<String, Vec<i64>> = HashMap::new();
+    for post in &posted {
+        let sequence = post.json()["data"]["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number");
+        of_member.entry(post.member()).or_default().push(sequence);
+    }
+    assert_eq!(posted.len(), 200, "each once");
+    for (member, sequences) in of_member {
+        assert!(sequences.len() == 5 && sequences.is_sorted(), "{member}: {sequences:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_removed_endpoint_is_gone_and_a_programme_has_twenty_at_most() {
+    let world = world().await;
+    let mut created = Vec::new();
+    for i in 0..20 {
+        created.push(create(&world, request(&world, &format!("http://127.0.0.1:1/{i}"))).await.expect("created"));
+    }
+    refused(create(&world, request(&world, "http://127.0.0.1:1/")).await, Code::FailedPrecondition, "WEBHOOK_LIMIT");
+    let delete = pb::DeleteWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: created[0].webhook_id.clone(),
+    };
+    webhooks(&world).delete_webhook(delete.clone()).await.expect("removed");
+    let again = pb::DeleteWebhookRequest { request_id: id(), ..delete };
+    refused(webhooks(&world).delete_webhook(again).await, Code::NotFound, "WEBHOOK_NOT_FOUND");
+    let list = pb::ListWebhooksRequest { programme_id: world.programme.clone() };
+    assert_eq!(webhooks(&world).list_webhooks(list).await.expect("a list").into_inner().webhooks, created[1..]);
+    let stale = pb::UpdateWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: created[1].webhook_id.clone(),
+        kinds: vec![Kind::Merged as i32],
+        update_mask: Some(prost_types::FieldMask { paths: vec!["kinds".into()] }),
+        etag: "v9".into(),
+        ..Default::default()
+    };
+    refused(webhooks(&world).update_webhook(stale.clone()).await, Code::Aborted, "ETAG_MISMATCH");
+    let update = pb::UpdateWebhookRequest { request_id: id(), etag: created[1].etag.clone(), ..stale };
+    let updated = webhooks(&world).update_webhook(update).await.expect("updated").into_inner().webhook.unwrap_or_default();
+    assert_eq!((updated.kinds, updated.url), (vec![Kind::Merged as i32], created[1].url.clone()));
+}
+
+#[tokio::test]
+async fn without_keys_there_are_no_webhooks() {
+    let world = World::new().await;
+    refused(create(&world, request(&world, "https://crm.example.com/")).await, Code::FailedPrecondition, "WEBHOOKS_OFF");
+    let mut one = request(&world, "https://crm.example.com/");
+    one.position = "nowhere".into();
+    assert_eq!(violations(create(&world, one).await), [("position".to_owned(), "POSITION_INVALID".to_owned())]);
+}
