@@ -163,8 +163,9 @@ pub async fn apply_of(
     run: &Run,
     rows: &[Result<Row, Vec<Violation>>],
 ) -> Result<Vec<Applied>, Error> {
-    let Settings { source_system, validate_only, .. } = &run.settings;
-    let batch = Batch { source_system, rows, validate_only: *validate_only, method: pb::SyncMembersRequest::NAME };
+    let Settings { source_system, validate_only, mode, as_of, .. } = &run.settings;
+    let as_of = as_of.filter(|_| *mode == Mode::Full);
+    let batch = Batch { source_system, rows, as_of, validate_only: *validate_only, method: pb::SyncMembersRequest::NAME };
     if !validate_only {
         return apply(conn, act, &batch).await;
     }
