@@ -9,6 +9,7 @@ use crate::{
     consumer::{Effect, EffectError, fact, programme_of},
     ids::{MemberId, ProgrammeId},
     members::{self, Merge, Purpose, Standing},
+    page,
     peer::{PeerChannel, is_transient},
     postgres::Db,
 };
@@ -103,7 +104,10 @@ impl<F: Follow> Follower<F> {
         version: i64,
         suspended: bool,
     ) -> Result<(), EffectError> {
-        members::put_suspended(conn, programme, member, version, suspended).await?;
+        // What is older than what is known already has no effect either: it may be read again years later.
+        if !members::put_suspended(conn, programme, member, version, suspended).await? {
+            return Ok(());
+        }
         match suspended {
             true => self.follow.suspended(conn, programme, member).await,
             false => self.follow.reinstated(conn, programme, member).await,
@@ -128,7 +132,10 @@ impl<F: Follow> Follower<F> {
             self.follow.merged(conn, &merge).await?;
         }
         let standing = standing(found);
-        members::put(conn, programme, end, &standing).await?;
+        let version = page::etag_version(&found.etag).ok_or_else(|| EffectError::Park("the member's etag is none".to_owned()))?;
+        if !members::put(conn, programme, end, version, &standing).await? {
+            return Ok(());
+        }
         if standing.suspended {
             self.follow.suspended(conn, programme, end).await?;
         }
@@ -177,8 +184,8 @@ impl<F: Follow> Effect for Follower<F> {
         } else if let Some(told) = fact::<pb::MemberConsentChanged>(change)? {
             let member = member(&told.member_id)?;
             let purpose = purpose(told.purpose()).ok_or_else(|| EffectError::Park("the purpose is unknown here".to_owned()))?;
-            members::put_consent(conn, programme, member, told.version, purpose, told.granted).await?;
-            if told.granted { Ok(()) } else { self.follow.consent_withdrawn(conn, programme, member, purpose).await }
+            let newest = members::put_consent(conn, programme, member, told.version, purpose, told.granted).await?;
+            if told.granted || !newest { Ok(()) } else { self.follow.consent_withdrawn(conn, programme, member, purpose).await }
         } else if let Some(told) = fact::<pb::MemberMerged>(change)? {
             let merge = merge(programme, &told.merge_id, &told.loser_member_id, &told.winner_member_id, false)?;
             self.follow.merged(conn, &merge).await

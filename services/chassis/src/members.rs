@@ -54,8 +54,8 @@ pub async fn put_suspended(
     member: MemberId,
     version: i64,
     suspended: bool,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let put = sqlx::query(
         "INSERT INTO followed_member AS m (programme_id, member_id, suspended, withdrawn, version)
          VALUES ($1, $2, $3, '{}', $4)
          ON CONFLICT (programme_id, member_id) DO UPDATE
@@ -68,7 +68,7 @@ pub async fn put_suspended(
     .bind(version)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(put.rows_affected() > 0)
 }
 
 /// Keeps that a member gave or withdrew its consent at a version of it.
@@ -79,8 +79,8 @@ pub async fn put_consent(
     version: i64,
     purpose: Purpose,
     granted: bool,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let put = sqlx::query(
         "INSERT INTO followed_member AS m (programme_id, member_id, suspended, withdrawn, version)
          VALUES ($1, $2, false, CASE WHEN $4 THEN '{}' ELSE ARRAY[$3] END, $5)
          ON CONFLICT (programme_id, member_id) DO UPDATE
@@ -94,29 +94,32 @@ pub async fn put_consent(
     .bind(version)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(put.rows_affected() > 0)
 }
 
-/// Keeps how a member stands now, whatever was told of it before; facts that come afterwards count as ever.
+/// Keeps how a member stands at a version of it. False when something newer was told: nothing changed then.
 pub async fn put(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     member: MemberId,
+    version: i64,
     standing: &Standing,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let put = sqlx::query(
         "INSERT INTO followed_member AS m (programme_id, member_id, suspended, withdrawn, version)
-         VALUES ($1, $2, $3, $4, 0)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (programme_id, member_id) DO UPDATE
-         SET suspended = excluded.suspended, withdrawn = excluded.withdrawn",
+         SET suspended = excluded.suspended, withdrawn = excluded.withdrawn, version = excluded.version
+         WHERE m.version <= excluded.version",
     )
     .bind(programme.0)
     .bind(member.0)
     .bind(standing.suspended)
     .bind(&standing.withdrawn)
+    .bind(version)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(put.rows_affected() > 0)
 }
 
 /// A merge, or the undoing of one.

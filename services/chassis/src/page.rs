@@ -77,6 +77,11 @@ pub fn etag(version: i64) -> String {
     format!("v{version}")
 }
 
+/// The version that an etag names; None for what is none.
+pub fn etag_version(etag: &str) -> Option<i64> {
+    etag.strip_prefix('v')?.parse().ok()
+}
+
 /// Whether an update may go on: no etag was given, or it is that of the present version.
 pub fn etag_matches(given: &str, version: i64) -> bool {
     given.is_empty() || given == etag(version)

@@ -131,12 +131,20 @@ impl Db {
     }
 
     async fn begin_with(&self, begin: &'static str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        if crate::context::current().is_none() {
-            return self.pool.begin_with(begin).await;
-        }
-        // One message, so that the limit costs no round trip. A dropped future sends no cancel to Postgres: the limit ends it.
-        let left = crate::context::time_left().as_millis().clamp(1, 60_000);
-        self.pool.begin_with(AssertSqlSafe(format!("{begin}; SET LOCAL statement_timeout = {left}"))).await
+        let begin = match crate::context::current() {
+            None => begin.to_owned(),
+            // One message, so that the limit costs no round trip. A dropped future sends no cancel to Postgres: the limit ends it.
+            Some(_) => {
+                let left = crate::context::time_left().as_millis().clamp(1, 60_000);
+                format!("{begin}; SET LOCAL statement_timeout = {left}")
+            }
+        };
+        // A call that is given up while BEGIN is on its way would put the connection back into the pool within a transaction that nobody knows
+        // of: the next ones would be read-only, fail, or never be committed. In a task of its own it comes to its end, and a transaction
+        // that nobody takes is rolled back.
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
+        begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
     }
 
     /// A connection of its own, for work that never pauses under load and whose statements find rows by their keys. A pool asks the

@@ -111,7 +111,7 @@ fn row(i: usize) -> pb::MemberRow {
             vehicles: vec![pb::Vehicle { model: "Aurora E5".into(), vin: format!("LGXTESTV{i:09}") }],
             motivations: Vec::new(),
             tags: vec!["crm".into(), "stage:customer".into()],
-            consents: vec![word(pb::ConsentPurpose::Participation, true), word(pb::ConsentPurpose::Contact, i % 2 == 0)],
+            consents: vec![word(pb::ConsentPurpose::Participation, true), word(pb::ConsentPurpose::Contact, i.is_multiple_of(2))],
         }),
         clear_fields: Vec::new(),
         deleted: false,

@@ -267,14 +267,15 @@ impl Posted<'_> {
         if book.is_reserve && !purpose.starts_with(reserve_draw::PURPOSE) {
             return Ok(Some(Refusal::ReserveNeedsDraw { envelope }));
         }
-        if let Some(refusal) = self.short_of(envelope, *member, *amount) {
+        let member = member.map(|member| self.books.persons.led(programme, member));
+        if let Some(refusal) = self.short_of(envelope, member, *amount) {
             return Ok(Some(refusal));
         }
         let held = Reservation {
             id: *reservation,
             programme,
             envelope,
-            member: member.map(|member| self.books.persons.led(programme, member)),
+            member,
             purpose: purpose.clone(),
             parts: Parts::default(),
             recoverable: 0,

@@ -6,6 +6,7 @@ mod consumer;
 mod door;
 mod feed;
 mod gate;
+mod given_up;
 mod http;
 mod job;
 mod life;

@@ -101,14 +101,18 @@ async fn of_what_is_told_of_a_member_the_highest_version_counts() {
     let database = service::database(&mini::schema()).await;
     let mut conn = database.admin.acquire().await.expect("a connection");
     let (programme, member) = (ProgrammeId::new(), MemberId::new());
-    members::put_suspended(&mut conn, programme, member, 5, true).await.expect("kept");
-    members::put_suspended(&mut conn, programme, member, 4, false).await.expect("kept");
+    assert!(members::put_suspended(&mut conn, programme, member, 5, true).await.expect("kept"));
+    assert!(!members::put_suspended(&mut conn, programme, member, 4, false).await.expect("not kept"), "nothing changes");
+    assert!(
+        !members::put(&mut conn, programme, member, 4, &Standing::default()).await.expect("not kept"),
+        "nor does an older answer"
+    );
     for purpose in [Purpose::Profiling, Purpose::Contact] {
         members::put_consent(&mut conn, programme, member, 6, purpose, false).await.expect("kept");
     }
     members::put_consent(&mut conn, programme, member, 6, Purpose::Contact, false).await.expect("told twice");
     members::put_consent(&mut conn, programme, member, 7, Purpose::Profiling, true).await.expect("kept");
-    members::put_consent(&mut conn, programme, member, 6, Purpose::Profiling, false).await.expect("told late");
+    assert!(!members::put_consent(&mut conn, programme, member, 6, Purpose::Profiling, false).await.expect("told late"));
     let expected = Standing::new(true, vec![Purpose::Contact.name().to_owned()]);
     assert_eq!(members::standing(&mut conn, programme, member).await.expect("read"), expected);
 

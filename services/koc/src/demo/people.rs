@@ -33,8 +33,14 @@ pub async fn found(stage: &Stage) -> anyhow::Result<()> {
 pub async fn import(stage: &Stage) -> anyhow::Result<()> {
     let mapping = Mapping::parse(MAPPING)?;
     let mut file = MemberFile::open(Cursor::new(MEMBERS), &mapping)?;
-    let plan =
-        RunPlan { name: RUN.into(), mode: pb::SyncMode::Incremental, as_of: None, max_delete_percent: None, dry_run: false };
+    let plan = RunPlan {
+        name: RUN.into(),
+        chosen: true,
+        mode: pb::SyncMode::Incremental,
+        as_of: None,
+        max_delete_percent: None,
+        dry_run: false,
+    };
     let mut uploader = Uploader::new(stage.registry_channel(), stage.programme_id(), &mapping, plan);
     let upload = uploader.upload(&mut file, &mut ()).await?;
     stage.say(&format!(

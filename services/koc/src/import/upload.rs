@@ -158,6 +158,7 @@ impl Members {
         hash.update(settings);
         Ok(RunPlan {
             name: self.run_name.clone().unwrap_or_else(|| format!("file-{}", hex::encode(&hash.finalize()[..16]))),
+            chosen: self.run_name.is_some(),
             mode: match self.mode {
                 Mode::Incremental => pb::SyncMode::Incremental,
                 Mode::Full => pb::SyncMode::Full,

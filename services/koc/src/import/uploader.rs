@@ -33,6 +33,8 @@ pub type Tally = BTreeMap<String, u64>;
 pub struct RunPlan {
     /// The same for the same file, mapping and settings.
     pub name: String,
+    /// A person chose the name: it says nothing of the file.
+    pub chosen: bool,
     pub mode: pb::SyncMode,
     pub as_of: Option<prost_types::Timestamp>,
     pub max_delete_percent: Option<i32>,
@@ -148,8 +150,9 @@ impl<'m> Uploader<'m> {
     ) -> anyhow::Result<Upload> {
         let mut upload = Upload::default();
         self.begin().await?;
-        let committed = self.run.committed_through;
-        upload.resumed_behind = committed;
+        upload.resumed_behind = self.run.committed_through;
+        // Where another file may have been sent under the name, the last batch is sent again: the registry knows what it was.
+        let committed = self.run.committed_through - i64::from(self.plan.chosen);
         let mut earlier = Earlier::new(self.channel.clone(), &self.programme, &self.run);
         let mut number = 0;
         loop {

@@ -75,6 +75,7 @@ impl pb::sync_service_server::SyncService for SyncApi {
         let batch = Batch {
             source_system: &request.source_system,
             rows: &rows,
+            as_of: None,
             validate_only: request.validate_only,
             method: pb::BatchUpsertMembersRequest::NAME,
             keys: &self.keys,

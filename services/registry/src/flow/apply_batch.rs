@@ -45,12 +45,25 @@ const EXTERNAL_IDENTITIES: &str = "external_identities";
 pub struct Batch<'a> {
     pub source_system: &'a str,
     pub rows: &'a [Result<Row, Vec<Violation>>],
+    /// Of rows of a full export: when it was made. Whoever is in it was there then, however long ago something of them changed.
+    pub as_of: Option<DateTime<Utc>>,
     /// Finds out what would happen and changes nothing.
     pub validate_only: bool,
     /// Full name of the request, for the audit entry.
     pub method: &'static str,
     /// What erased persons are known by.
     pub keys: &'a Keys,
+}
+
+impl Batch<'_> {
+    /// What a row says of its identity.
+    fn presence(&self, row: &Row) -> Presence {
+        let said = row.presence();
+        match self.as_of {
+            Some(as_of) if !said.deleted => Presence { time: said.time.max(as_of), ..said },
+            _ => said,
+        }
+    }
 }
 
 /// What became of a row.
@@ -187,8 +200,9 @@ impl<'a> AtWork<'a> {
         let (programme, source) = (act.programme, batch.source_system);
         let mut said: BTreeMap<&str, Presence> = BTreeMap::new();
         for row in rows.iter().flatten() {
-            let last = said.entry(&row.external_id).or_insert_with(|| row.presence());
-            *last = row.presence().max(*last);
+            let presence = batch.presence(row);
+            let last = said.entry(&row.external_id).or_insert(presence);
+            *last = presence.max(*last);
         }
         let claims = store::identity::find_or_claim(conn, programme, source, &said, arrival).await?;
         let known: BTreeSet<Uuid> = claims.values().filter(|claim| !claim.new).map(|claim| claim.member.0).collect();
@@ -242,7 +256,7 @@ impl<'a> AtWork<'a> {
         // The identity of every other accepted row was found or claimed.
         let Some(spoken) = self.identities.get_mut(&row.external_id) else { return Err(sqlx::Error::RowNotFound.into()) };
         let Claim { member, new, merged, .. } = spoken.claim;
-        let turned = spoken.standing.hear(row.presence());
+        let turned = spoken.standing.hear(self.batch.presence(row));
         let known = !new || spoken.kept;
         if row.deleted {
             let outcome = match (turned, spoken.standing.is_deleted()) {

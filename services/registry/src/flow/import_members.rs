@@ -187,6 +187,11 @@ impl Reader {
             return Ok(FORGET);
         }
         let mut run = sync_run::lock(conn, act, import.run).await?;
+        // Somebody closed it, or nobody went on with it for too long: what is left of the file comes too late for it.
+        if run.state != RunState::Open {
+            end(conn, import, ImportState::Cancelled).await?;
+            return Ok(FORGET);
+        }
         let mut sent = Sent { number: run.committed_through + 1, rows: Vec::new(), parsed: Vec::new(), unread: Vec::new() };
         for line in found.lines.iter().filter(|line| !line.trim_ascii().is_empty()) {
             let (row, parsed) = self.line(line);

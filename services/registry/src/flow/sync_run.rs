@@ -178,8 +178,10 @@ pub async fn apply_of(
     rows: &[Result<Row, Vec<Violation>>],
     keys: &Keys,
 ) -> Result<Vec<Applied>, Error> {
-    let Settings { source_system, validate_only, .. } = &run.settings;
-    let batch = Batch { source_system, rows, validate_only: *validate_only, method: pb::SyncMembersRequest::NAME, keys };
+    let Settings { source_system, validate_only, mode, as_of, .. } = &run.settings;
+    let as_of = as_of.filter(|_| *mode == Mode::Full);
+    let method = pb::SyncMembersRequest::NAME;
+    let batch = Batch { source_system, rows, as_of, validate_only: *validate_only, method, keys };
     if !validate_only {
         return apply(conn, act, &batch).await;
     }

@@ -100,6 +100,9 @@ pub async fn find_all(
     source_system: &str,
     external_ids: &[&str],
 ) -> Result<BTreeMap<String, Claim>, sqlx::Error> {
+    if external_ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let rows = sqlx::query!(
         r#"SELECT external_id, member_id, origin_member_id IS NOT NULL AS "merged!", source_time, deleted
            FROM external_identity

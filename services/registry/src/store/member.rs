@@ -213,6 +213,9 @@ pub struct Locked {
 
 /// Locks members, in the order of their ids; ids without a member are left out.
 pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<Locked>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query!(
         r#"SELECT member_id, display_name, email, phone, region_code, city,
                   channels AS "channels: Json<Vec<Channel>>",

@@ -165,7 +165,7 @@ async fn a_full_file_sweeps_whom_it_lacks() {
     let world = World::new().await;
     let people: Vec<_> = (0..20).map(|i| crate::world::row(&i.to_string(), 1, in_city("广州"))).collect();
     world.upsert(people).await;
-    let full = pb::SyncOpening { mode: pb::SyncMode::Full.into(), as_of: Some(at(100_000_000)), ..opening("file") };
+    let full = pb::SyncOpening { mode: pb::SyncMode::Full.into(), as_of: Some(at(50_000_000)), ..opening("file") };
     let import = create(&world, full).await.expect("created");
     let text = lines(0..19);
     append(&world, &import, 0, text.as_bytes()).await.expect("here");

@@ -84,6 +84,29 @@ async fn whom_a_full_run_did_not_see_is_deleted_when_they_are_few() {
 }
 
 #[tokio::test]
+async fn whoever_is_in_a_later_export_is_back_unchanged_and_safe_from_an_older_one() {
+    let world = World::new().await;
+    people(&world, 40).await;
+    let all = |range: std::ops::Range<i64>| range.map(|i| row(&i.to_string(), 1, in_city("广州"))).collect::<Vec<_>>();
+    // Two exports that lack some by mistake: of one the few are deleted, the other waits for a person's word.
+    let mut few = Stream::open(&world, full("few", 10)).await;
+    few.exchange(batch(1, all(0..39))).await.expect("answered");
+    reaches(&world, &few.close().await, Ended).await;
+    let mut many = Stream::open(&world, full("many", 11)).await;
+    many.exchange(batch(1, all(0..30))).await.expect("answered");
+    let held = reaches(&world, &many.close().await, Held).await;
+    assert_eq!(state(&world, "39").await, Suspended);
+
+    let mut whole = Stream::open(&world, full("whole", 12)).await;
+    whole.exchange(batch(1, all(0..40))).await.expect("answered");
+    let whole = reaches(&world, &whole.close().await, Ended).await;
+    assert_eq!((state(&world, "39").await, figures(&whole)), (Active, (40, 0, 0)));
+    confirm(&world, "operator", &held).await.expect("confirmed");
+    let late = reaches(&world, &held, Ended).await;
+    assert_eq!((state(&world, "35").await, late.swept_identities), (Active, 0));
+}
+
+#[tokio::test]
 async fn too_many_are_deleted_only_when_another_person_says_so() {
     let world = World::new().await;
     people(&world, 10).await;

@@ -29,7 +29,8 @@ pub(super) struct Left {
 
 impl Books {
     /// What the limits leave that a reservation of `member` in `envelope` counts towards: those of all its ids, whose periods hold the
-    /// plan's. Nothing when more than they allow is in use; None without a limit.
+    /// plan's. Nothing when more than they allow is in use, or when the member has none in which it would be counted while another of the
+    /// ids has one, as periods that overlap only in part can have it; None without a limit.
     pub(super) fn left_of_limits(&self, envelope: EnvelopeId, member: MemberId) -> Option<Left> {
         let book = self.envelopes.get(&envelope)?;
         let (programme, period) = (book.programme, book.period);
@@ -39,7 +40,9 @@ impl Books {
         };
         let limits = || self.limits.iter().filter(ones);
         let first = limits().find(|limit| limit.member == person).or_else(|| limits().next())?;
+        let counted = self.limits.iter().any(|limit| limit.counts(programme, member, &period));
         let left = limits().fold(0_i64, |sum, limit| sum.saturating_add(limit.limit).saturating_sub(limit.used));
+        let left = if counted { left } else { 0 };
         Some(Left { member: person, period_start_time: first.period.start(), amount: left.max(0) })
     }
 

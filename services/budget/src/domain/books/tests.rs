@@ -199,6 +199,22 @@ fn members_that_are_one_person_have_their_limits_summed_and_their_own_again_when
 }
 
 #[test]
+fn nothing_is_held_for_a_person_where_it_would_be_counted_nowhere() {
+    let mut books = books(&[1_000], &[100]);
+    let of = |n: usize, by: usize, amount: i64| {
+        let Command::Reserve { envelope, purpose, time_to_live, .. } = reserve(n, amount) else { unreachable!() };
+        Command::Reserve { reservation: reservation(n), envelope, member: Some(member(by)), purpose, amount, time_to_live }
+    };
+    // The first leads to the second, which has no limit whose period holds the plan's.
+    books.persons.leads.insert((PROGRAMME, member(0)), member(1));
+    let short = Refusal::MemberLimitExhausted { member: member(1), period_start_time: at(0), asked: 1, available: 0 };
+    for by in [0, 1] {
+        assert_eq!(refused(&mut books, &of(by, by, 1), 0), short);
+    }
+    done(&mut books, &of(2, 2, 1), 0);
+}
+
+#[test]
 fn nothing_new_is_held_for_who_is_suspended_by_whichever_of_its_ids_and_what_is_held_goes_on() {
     let mut books = books(&[1_000], &[]);
     done(&mut books, &reserve(0, 100), 0);

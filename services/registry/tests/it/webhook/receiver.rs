@@ -52,6 +52,8 @@ struct State {
     posted: Vec<Posted>,
     /// The next answers; 204 where there is none.
     answers: VecDeque<u16>,
+    /// Answers 500 to what is posted of this member.
+    refused: Option<String>,
     /// Takes requests and answers none while it is held.
     held: bool,
 }
@@ -92,6 +94,10 @@ impl Receiver {
         self.state.lock().expect("not poisoned").answers.extend(statuses);
     }
 
+    pub fn refuse(&self, member: Option<&str>) {
+        self.state.lock().expect("not poisoned").refused = member.map(str::to_owned);
+    }
+
     pub fn hold(&self, held: bool) {
         self.state.lock().expect("not poisoned").held = held;
         self.changed.notify_waiters();
@@ -120,8 +126,9 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, changed: &Notify) {
     let Some(posted) = read(&mut stream).await else { return };
     let status = {
         let mut state = state.lock().expect("not poisoned");
+        let refused = state.refused.as_ref().is_some_and(|member| *member == posted.member());
         state.posted.push(posted);
-        state.answers.pop_front().unwrap_or(204)
+        if refused { 500 } else { state.answers.pop_front().unwrap_or(204) }
     };
     loop {
         let woken = changed.notified();
