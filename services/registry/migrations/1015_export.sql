@@ -33,3 +33,6 @@ CREATE TABLE member_export_part (
     CONSTRAINT member_export_part_pkey PRIMARY KEY (programme_id, export_id, holder, part),
     CONSTRAINT member_export_part_holder FOREIGN KEY (programme_id, export_id, holder) REFERENCES member_export_holder ON DELETE CASCADE
 );
+
+-- What was posted of a member.
+CREATE INDEX webhook_delivery_of_member ON webhook_delivery (member_id);

@@ -10,6 +10,7 @@ pub mod follow_members;
 pub mod import_members;
 pub mod merge_members;
 pub mod move_points;
+pub mod of_person;
 pub mod post_webhook;
 pub mod purge_syncs;
 pub mod rank_members;

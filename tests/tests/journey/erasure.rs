@@ -59,7 +59,13 @@ async fn of_an_erased_person_no_trace_is_left() {
     suite.run(&["export", "member", &person.loser_id, "--programme", programme, "--output", &output]).await;
     let export: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
     assert_eq!(export["missing"], serde_json::json!([]));
-    for (service, holds) in [("registry", "external_identity"), ("budget", "member_limit"), ("task", "submitted_deliverable")] {
+    for (service, holds) in [
+        ("registry", "external_identity"),
+        ("registry", "rejected_row"),
+        ("registry", "sync_seen"),
+        ("budget", "member_limit"),
+        ("task", "submitted_deliverable"),
+    ] {
         assert!(is_marked(&export[service][holds].to_string()), "{service} gives {holds}: {}", export[service]);
     }
 
@@ -99,6 +105,7 @@ async fn of_an_erased_person_no_trace_is_left() {
     // And nobody brings the person back.
     let outcomes = stage.sync(&person.profile).await;
     assert_eq!(outcomes, [registry::SyncOutcome::Suppressed; 2]);
+    assert_eq!(stage.export(2).await, [registry::SyncOutcome::Rejected; 3]);
     assert!(!self::dump(&admin).await.iter().any(|row| is_marked(row)), "not even what was refused is kept");
 }
 

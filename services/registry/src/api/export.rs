@@ -7,7 +7,10 @@ use crate::{
         text::storable,
     },
     error::Error,
-    flow::erase_member::{check_living, lock_person},
+    flow::{
+        erase_member::{check_living, lock_person},
+        of_person,
+    },
     store,
 };
 use koc_chassis::{
@@ -119,7 +122,7 @@ async fn begin(
     let members = ids.iter().copied().map(MemberId).collect();
     let mut export = Export::begin(end.id, members, actor, now, &terms.consumers);
     store::export::insert(work.conn(), programme, &export).await?;
-    let held = store::export::collect(work.conn(), programme, &ids).await?;
+    let held = of_person::collect(work.conn(), programme, &person).await?;
     let parts = privacy::parts(&held);
     for (part, content) in (1..).zip(&parts) {
         store::export::put_part(work.conn(), programme, export.id, REGISTRY, part, content).await?;

@@ -1,6 +1,6 @@
 //! Destroying what is held of a person, under all the ids that were merged into one, in one transaction.
 
-use super::rank_members;
+use super::{of_person, rank_members};
 use crate::{
     domain::{
         erasure::{Erasure, Ground, Terms},
@@ -19,7 +19,6 @@ use koc_chassis::{
 };
 use koc_proto::koc::registry::v1 as pb;
 use opentelemetry::{KeyValue, metrics::Gauge};
-use prost::Message;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -59,7 +58,10 @@ pub async fn erase(
         rank_members::show(work.conn(), programme, MemberId(*id), false).await?;
     }
     let now = work.now().await?;
-    let rejected = destroy_rejected(work.conn(), programme, &ids, &person).await?;
+    // From here on no run keeps a row that it rejects before it has seen that the person is erased.
+    store::suppression::hold_alone(work.conn(), programme).await?;
+    let rejected = of_person::rejected(work.conn(), programme, &person).await?;
+    let rejected = store::rejected_row::destroy(work.conn(), programme, &rejected).await?;
     let mut erased = store::erasure::destroy(work.conn(), programme, &ids, now).await?;
     let exports = store::export::delete_of(work.conn(), programme, &ids).await?;
     for (name, rows) in [("member_export", exports), ("rejected_row", rejected)].into_iter().filter(|(_, rows)| *rows > 0) {
@@ -101,26 +103,6 @@ pub async fn lock_person(conn: &mut PgConnection, programme: ProgrammeId, member
             return Ok(locked);
         }
     }
-}
-
-/// Destroys rows of syncs that were rejected and tell of the person; says how many.
-async fn destroy_rejected(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    ids: &[Uuid],
-    person: &[Locked],
-) -> Result<u64, sqlx::Error> {
-    // The external id is the first field of a row, and so its encoding begins as one that has nothing else.
-    let beginning = |external_id| pb::MemberRow { external_id, ..Default::default() }.encode_to_vec();
-    let identities: Vec<(String, Vec<u8>)> = store::identity::of_members(conn, programme, ids)
-        .await?
-        .into_iter()
-        .map(|identity| (identity.source_system, beginning(identity.external_id)))
-        .collect();
-    let profiles = person.iter().map(|one| &one.record.profile);
-    let contacts: Vec<&str> =
-        profiles.flat_map(|profile| [profile.email.as_str(), profile.phone.as_str()]).filter(|word| !word.is_empty()).collect();
-    store::rejected_row::destroy(conn, programme, &identities, &contacts).await
 }
 
 /// The hashes of all by which the person is or was known.

@@ -2,6 +2,7 @@
 
 use super::{
     apply_batch::{Applied, MAX_ATTEMPTS, is_lost_race},
+    suppress,
     sync_run::{apply_of, lock},
 };
 use crate::{
@@ -97,9 +98,13 @@ async fn retry_in(
     };
     let parsed: Vec<_> = rows.iter().map(|(_, wire)| parse(wire.clone())).collect();
     let applied = apply_of(conn, act, &run, &parsed, keys).await?;
+    let sent: Vec<pb::MemberRow> = rows.iter().map(|(_, wire)| wire.clone()).collect();
+    let erased = suppress::of_erased(conn, act.programme, keys, &run.settings.source_system, &sent).await?;
     let (mut gone, mut stays, mut done) = (Vec::new(), Vec::new(), Vec::new());
-    for (applied, (before, wire)) in applied.into_iter().zip(&rows) {
+    for ((applied, (before, wire)), erased) in applied.into_iter().zip(&rows).zip(&erased) {
         match &applied {
+            // Of who was erased meanwhile nothing is kept.
+            Applied::Rejected(_) if *erased => gone.push(before.place),
             Applied::Rejected(violations) => {
                 stays.push(RejectedRow { content: wire.encode_to_vec(), violations: violations.clone(), ..before.clone() });
             }
@@ -117,7 +122,8 @@ async fn retry_in(
     store::rejected_row::remove(conn, &run, &gone).await?;
     store::rejected_row::put_all(conn, &run, &stays).await?;
     if run.settings.mode == Mode::Full && run.end_time.is_none() {
-        let seen: Vec<&str> = rows.iter().map(|(_, wire)| wire.external_id.as_str()).filter(|id| identifies(id)).collect();
+        let told_of = sent.iter().zip(&erased).filter_map(|(row, erased)| (!erased).then_some(row.external_id.as_str()));
+        let seen: Vec<&str> = told_of.filter(|id| identifies(id)).collect();
         store::sweep::mark(conn, &run, &seen).await?;
     }
     run.update_time = clock::now(conn).await?;

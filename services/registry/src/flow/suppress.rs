@@ -7,11 +7,13 @@ use crate::{
         member::ExternalIdentity,
         suppression::{Digest, Identifier, Keys},
         sync::Row,
+        text::identifies,
     },
     error::Error,
     store,
 };
 use koc_chassis::ids::ProgrammeId;
+use koc_proto::koc::registry::v1 as pb;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
@@ -60,7 +62,7 @@ pub async fn newcomers(
     Ok(suppressed.into_iter().map(str::to_owned).collect())
 }
 
-/// Those of a source's external ids that are of an erased person.
+/// Those of a source's external ids that are of an erased person. Nobody is erased from here on until the transaction ends.
 pub async fn external_ids(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -68,13 +70,41 @@ pub async fn external_ids(
     source_system: &str,
     ids: &[&str],
 ) -> Result<BTreeSet<String>, Error> {
-    if ids.is_empty() {
-        return Ok(BTreeSet::new());
+    let row = |id: &&str| pb::MemberRow { external_id: (*id).to_owned(), ..Default::default() };
+    let rows: Vec<pb::MemberRow> = ids.iter().map(row).collect();
+    let erased = of_erased(conn, programme, keys, source_system, &rows).await?;
+    Ok(rows.into_iter().zip(erased).filter_map(|(row, erased)| erased.then_some(row.external_id)).collect())
+}
+
+/// Which of a source's rows, as they came, tell of an erased person: by the id, and those of nobody who is known also by an address or a
+/// number. Nobody is erased from here on until the transaction ends.
+pub async fn of_erased(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    keys: &Keys,
+    source_system: &str,
+    rows: &[pb::MemberRow],
+) -> Result<Vec<bool>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
     }
-    let identity = |id: &&str| {
-        Identifier::Identity(ExternalIdentity { source_system: source_system.to_owned(), external_id: (*id).to_owned() })
-    };
-    let identifiers: Vec<Identifier> = ids.iter().map(identity).collect();
-    let found = find(conn, programme, keys, &identifiers).await?;
-    Ok(ids.iter().zip(found).filter_map(|(id, by)| by.map(|_| (*id).to_owned())).collect())
+    store::suppression::hold(conn, programme).await?;
+    let ids: Vec<&str> = rows.iter().map(|row| row.external_id.as_str()).filter(|id| identifies(id)).collect();
+    let known = store::identity::find_all(conn, programme, source_system, &ids).await?;
+    let (mut owners, mut identifiers) = (Vec::new(), Vec::new());
+    for (at, row) in rows.iter().enumerate().filter(|(_, row)| !known.contains_key(&row.external_id)) {
+        let (source_system, external_id) = (source_system.to_owned(), row.external_id.clone());
+        let identity = Identifier::Identity(ExternalIdentity { source_system, external_id });
+        let profile = row.profile.as_ref();
+        let contacts = profile.into_iter().flat_map(|profile| Identifier::of_contact(&profile.email, &profile.phone));
+        for identifier in std::iter::once(identity).chain(contacts) {
+            owners.push(at);
+            identifiers.push(identifier);
+        }
+    }
+    let mut erased = vec![false; rows.len()];
+    for (at, by) in owners.into_iter().zip(find(conn, programme, keys, &identifiers).await?) {
+        erased[at] |= by.is_some();
+    }
+    Ok(erased)
 }

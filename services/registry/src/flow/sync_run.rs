@@ -138,16 +138,24 @@ pub async fn apply_next(
 ) -> Result<(Run, pb::SyncMembersResponse), Error> {
     let applied = apply_of(conn, act, &run, &sent.parsed, keys).await?;
     let now = clock::now(conn).await?;
+    let source_system = run.settings.source_system.clone();
     let broken = applied.iter().zip(&sent.rows).filter(|(applied, _)| applied.outcome() == Outcome::Rejected);
-    let broken: Vec<&str> = broken.map(|(_, row)| row.external_id.as_str()).collect();
-    let suppressed = suppress::external_ids(conn, act.programme, keys, &run.settings.source_system, &broken).await?;
-    let mut rejected = Vec::new();
+    let broken = broken.map(|(_, row)| pb::MemberRow::decode(row.content.as_slice()));
+    let broken: Vec<pb::MemberRow> = broken.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let mut erased = suppress::of_erased(conn, act.programme, keys, &source_system, &broken).await?.into_iter();
+    let (mut rejected, mut told_of) = (Vec::new(), Vec::new());
     for ((applied, row), row_index) in applied.iter().zip(&sent.rows).zip(0..) {
         run.counts.add(applied.outcome());
-        // What breaks a rule is told; of persons who were erased it is not kept.
-        if let Applied::Rejected(violations) = applied
-            && !suppressed.contains(&row.external_id)
-        {
+        // What breaks a rule is told; of persons who were erased nothing is kept.
+        let erased = match applied {
+            Applied::Rejected(_) => erased.next().unwrap_or(false),
+            Applied::Done { outcome, .. } => *outcome == Outcome::Suppressed,
+        };
+        if erased {
+            continue;
+        }
+        told_of.push(row.external_id.as_str());
+        if let Applied::Rejected(violations) = applied {
             let place = Place { batch_number: sent.number, row_index };
             let (content, violations) = (row.content.clone(), violations.clone());
             rejected.push(RejectedRow { place, content, violations, create_time: now });
@@ -155,10 +163,13 @@ pub async fn apply_next(
     }
     store::rejected_row::put_all(conn, &run, &rejected).await?;
     if run.settings.mode == Mode::Full {
-        let sent = sent.rows.iter().map(|row| &row.external_id).chain(&sent.unread);
-        let (seen, nobody): (Vec<&str>, Vec<&str>) = sent.map(String::as_str).partition(|id| identifies(id));
+        let unread: Vec<&str> = sent.unread.iter().map(String::as_str).collect();
+        let (unread, nobody): (Vec<&str>, Vec<&str>) = unread.into_iter().partition(|id| identifies(id));
+        let gone = suppress::external_ids(conn, act.programme, keys, &source_system, &unread).await?;
+        told_of.extend(unread.into_iter().filter(|id| !gone.contains(*id)));
+        let (seen, unidentified): (Vec<&str>, Vec<&str>) = told_of.into_iter().partition(|id| identifies(id));
         store::sweep::mark(conn, &run, &seen).await?;
-        run.unseen.unidentified += i64::try_from(nobody.len()).unwrap_or(i64::MAX);
+        run.unseen.unidentified += i64::try_from(nobody.len() + unidentified.len()).unwrap_or(i64::MAX);
     }
     (run.committed_through, run.update_time) = (sent.number, now);
     store::sync_run::update(conn, &run).await?;

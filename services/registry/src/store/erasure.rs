@@ -21,11 +21,6 @@ pub async fn destroy(
         r#"WITH identities AS (
                DELETE FROM external_identity WHERE programme_id = $1 AND member_id = ANY ($2)
                RETURNING source_system, external_id
-           ), buried AS (
-               DELETE FROM identity_tombstone t
-               USING identities i
-               WHERE t.programme_id = $1 AND t.source_system = i.source_system AND t.external_id = i.external_id
-               RETURNING 1
            ), seen AS (
                DELETE FROM sync_seen s
                USING identities i, sync_run r
@@ -42,7 +37,7 @@ pub async fn destroy(
                DELETE FROM tier_proposal WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
            )
            SELECT (SELECT count(*) FROM identities) AS "identities!", (SELECT count(*) FROM befores) AS "befores!",
-                  (SELECT count(*) FROM buried) AS "buried!", (SELECT count(*) FROM seen) AS "seen!",
+                  (SELECT count(*) FROM seen) AS "seen!",
                   (SELECT count(*) FROM names) AS "names!", (SELECT count(*) FROM scores) AS "scores!",
                   (SELECT count(*) FROM proposals) AS "proposals!""#,
         programme.0,
@@ -68,7 +63,6 @@ pub async fn destroy(
     let words = sqlx::query_scalar!(r#"SELECT erase_words($1, $2) AS "words!""#, programme.0, members).fetch_one(conn).await?;
     let counts = [
         ("external_identity", gone.identities),
-        ("identity_tombstone", gone.buried),
         ("sync_seen", gone.seen),
         ("member_change_value", gone.befores),
         ("member_search", gone.names),

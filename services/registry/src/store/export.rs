@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-/// All that the registry holds of a person, by kind.
+/// What the registry holds of a person by its ids, by kind.
 pub async fn collect(conn: &mut PgConnection, programme: ProgrammeId, members: &[Uuid]) -> Result<Value, sqlx::Error> {
     let held = sqlx::query_scalar!(
         r#"SELECT jsonb_build_object(
@@ -34,8 +34,17 @@ pub async fn collect(conn: &mut PgConnection, programme: ProgrammeId, members: &
                     FROM badge_award t
                     LEFT JOIN badge_revocation r ON r.programme_id = t.programme_id AND r.award_id = t.award_id
                     WHERE t.programme_id = $1 AND t.member_id = ANY ($2)),
-               'leaderboard_score',
-                   (SELECT jsonb_agg(to_jsonb(t)) FROM leaderboard_score t WHERE programme_id = $1 AND member_id = ANY ($2)),
+               'sync_seen',
+                   (SELECT jsonb_agg(to_jsonb(t))
+                    FROM external_identity i
+                    JOIN sync_run r ON r.programme_id = $1 AND r.source_system = i.source_system AND r.mode = 'FULL'
+                    JOIN sync_seen t ON t.programme_id = $1 AND t.sync_run_id = r.sync_run_id AND t.external_id = i.external_id
+                    WHERE i.programme_id = $1 AND i.member_id = ANY ($2)),
+               'webhook_delivery',
+                   (SELECT jsonb_agg(to_jsonb(t))
+                    FROM webhook w
+                    JOIN webhook_delivery t ON t.webhook_id = w.webhook_id
+                    WHERE w.programme_id = $1 AND t.member_id = ANY ($2)),
                'audit_entry',
                    (SELECT jsonb_agg(to_jsonb(t)) FROM audit_entry t WHERE programme_id = $1 AND subject_id = ANY ($2))
            ) AS "held!: Json<Value>""#,

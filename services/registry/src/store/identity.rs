@@ -211,7 +211,7 @@ pub async fn bury(
          SELECT $1, $2, d.external_id, d.source_time
          FROM UNNEST($3::text[], $4::timestamptz[]) AS d (external_id, source_time)
          ON CONFLICT (programme_id, source_system, external_id) DO UPDATE
-         SET source_time = GREATEST(t.source_time, excluded.source_time)",
+         SET source_time = GREATEST(t.source_time, excluded.source_time), create_time = excluded.create_time",
         programme.0,
         source_system,
         &ids as &[&str],

@@ -1,10 +1,11 @@
 //! Rows of runs that were rejected.
 
-use crate::domain::sync_run::Run;
+use crate::domain::sync_run::{Run, RunId};
 use chrono::{DateTime, Utc};
 use koc_chassis::{fault::Violation, ids::ProgrammeId};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
 
 /// Where a row came in: its batch, and its index there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,32 +56,67 @@ impl From<Row> for RejectedRow {
     }
 }
 
-/// Destroys the rows of a person: those of an identity, by how an encoded row of it begins, and those that an address or a number stands
-/// in. The person's members are locked. Says how many.
-pub async fn destroy(
+/// What belongs to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfRun<T> {
+    pub run: RunId,
+    pub row: T,
+}
+
+/// The rows of a person in all runs: those of an identity, by how an encoded row of it begins, and those that an address or a number stands
+/// in, in small letters or large. It reads all that are kept of the programme.
+pub async fn of_person(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     identities: &[(String, Vec<u8>)],
     contacts: &[&str],
-) -> Result<u64, sqlx::Error> {
+) -> Result<Vec<OfRun<RejectedRow>>, sqlx::Error> {
     let systems: Vec<&str> = identities.iter().map(|(system, _)| system.as_str()).collect();
     let beginnings: Vec<&[u8]> = identities.iter().map(|(_, beginning)| beginning.as_slice()).collect();
     let contacts: Vec<&[u8]> = contacts.iter().map(|contact| contact.as_bytes()).collect();
-    let gone = sqlx::query!(
-        "DELETE FROM rejected_row AS w
-         USING sync_run r
-         WHERE w.programme_id = $1 AND r.programme_id = $1 AND r.sync_run_id = w.sync_run_id
-           AND (EXISTS (
-                    SELECT FROM UNNEST($2::text[], $3::bytea[]) AS i (source_system, beginning)
-                    WHERE r.source_system = i.source_system AND substring(w.content FROM 1 FOR length(i.beginning)) = i.beginning
-                ) OR EXISTS (
-                    SELECT FROM UNNEST($4::bytea[]) AS c (contact)
-                    WHERE position(c.contact IN w.content) > 0
-                ))",
+    let rows = sqlx::query!(
+        r#"SELECT w.sync_run_id, w.batch_number, w.row_index, w.content, w.violations AS "violations: Json<Vec<Stored>>", w.create_time
+           FROM rejected_row w
+           JOIN sync_run r ON r.programme_id = w.programme_id AND r.sync_run_id = w.sync_run_id
+           WHERE w.programme_id = $1
+             AND (EXISTS (
+                      SELECT FROM UNNEST($2::text[], $3::bytea[]) AS i (source_system, beginning)
+                      WHERE r.source_system = i.source_system AND substring(w.content FROM 1 FOR length(i.beginning)) = i.beginning
+                  ) OR EXISTS (
+                      SELECT FROM UNNEST($4::bytea[]) AS c (contact)
+                      WHERE position(lower(encode(c.contact, 'escape')) IN lower(encode(w.content, 'escape'))) > 0
+                  ))
+           ORDER BY w.sync_run_id, w.batch_number, w.row_index"#,
         programme.0,
         &systems as &[&str],
         &beginnings as &[&[u8]],
         &contacts as &[&[u8]],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|found| {
+            let (batch_number, row_index, content) = (found.batch_number, found.row_index, found.content);
+            let row = Row { batch_number, row_index, content, violations: found.violations, create_time: found.create_time };
+            OfRun { run: RunId(found.sync_run_id), row: row.into() }
+        })
+        .collect())
+}
+
+/// Destroys rows of any runs; says how many.
+pub async fn destroy(conn: &mut PgConnection, programme: ProgrammeId, rows: &[OfRun<RejectedRow>]) -> Result<u64, sqlx::Error> {
+    let runs: Vec<Uuid> = rows.iter().map(|found| found.run.0).collect();
+    let batches: Vec<i64> = rows.iter().map(|found| found.row.place.batch_number).collect();
+    let indexes: Vec<i32> = rows.iter().map(|found| found.row.place.row_index).collect();
+    let gone = sqlx::query!(
+        "DELETE FROM rejected_row AS r
+         USING UNNEST($2::uuid[], $3::bigint[], $4::integer[]) AS p (sync_run_id, batch_number, row_index)
+         WHERE r.programme_id = $1 AND r.sync_run_id = p.sync_run_id AND r.batch_number = p.batch_number AND r.row_index = p.row_index",
+        programme.0,
+        &runs,
+        &batches,
+        &indexes,
     );
     Ok(gone.execute(conn).await?.rows_affected())
 }

@@ -7,6 +7,31 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// Class of the advisory locks on what is kept of erased persons, by a hash of the programme. The database is shared with other services, so
+/// their classes differ.
+const ERASED_LOCK: i32 = 0x6b65_7273;
+
+/// Lets nobody be erased until the transaction ends: who keeps something of a person that is locked by no member's row looks after this
+/// whether it is suppressed.
+pub async fn hold(conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1, hashtext($2::uuid::text))")
+        .bind(ERASED_LOCK)
+        .bind(programme.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Waits for all who [`hold`] it, and keeps others from it until the transaction ends.
+pub async fn hold_alone(conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2::uuid::text))")
+        .bind(ERASED_LOCK)
+        .bind(programme.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// What was found.
 pub struct Found {
     /// Those that are suppressed, with the erasure that each is from.

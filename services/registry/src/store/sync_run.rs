@@ -257,7 +257,7 @@ pub async fn lapse(db: &Db, left: Duration) -> Result<u64, sqlx::Error> {
 
 /// Removes what is no longer needed of runs, some rows at a time: answers to batches that are older than `answers`, rejected rows older than
 /// `rejected`, and whom lapsed runs have seen. Says how many.
-pub async fn purge(db: &Db, answers: Duration, rejected: Duration) -> Result<u64, sqlx::Error> {
+pub async fn purge(db: &Db, answers: Duration, rejected: Duration, deletions: Duration) -> Result<u64, sqlx::Error> {
     const PART: i64 = 5_000;
     let batches = sqlx::query!(
         "DELETE FROM sync_batch
@@ -298,5 +298,18 @@ pub async fn purge(db: &Db, answers: Duration, rejected: Duration) -> Result<u64
     )
     .execute(db.pool())
     .await?;
-    Ok(batches.rows_affected() + rows.rows_affected() + seen.rows_affected())
+    let deletions = sqlx::query!(
+        "DELETE FROM identity_tombstone
+         WHERE ctid = ANY (ARRAY(
+             SELECT ctid
+             FROM identity_tombstone
+             WHERE create_time < koc_now() - $1::float8 * interval '1 second'
+             LIMIT $2
+         ))",
+        deletions.as_secs_f64(),
+        PART,
+    )
+    .execute(db.pool())
+    .await?;
+    Ok(batches.rows_affected() + rows.rows_affected() + seen.rows_affected() + deletions.rows_affected())
 }

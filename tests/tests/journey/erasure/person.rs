@@ -1,5 +1,7 @@
 //! A programme with money, a brief and tasks, and a person in it of whom everything is said that can be said.
 
+mod syncs;
+
 use koc_proto::{
     google::r#type::Money,
     koc::{budget::v1 as budget, registry::v1 as registry, task::v1 as task},
@@ -18,7 +20,7 @@ use budget::{
 };
 use registry::{
     erasure_service_client::ErasureServiceClient as Erasures, member_service_client::MemberServiceClient as Members,
-    programme_service_client::ProgrammeServiceClient as Programmes, sync_service_client::SyncServiceClient as Sync,
+    programme_service_client::ProgrammeServiceClient as Programmes, sync_members_request::Message,
     tier_service_client::TierServiceClient as Tiers,
 };
 use task::{
@@ -37,6 +39,8 @@ pub struct Stage {
     urls: [String; 4],
     programme: String,
     envelope: String,
+    /// When the CRM exported all whom it has.
+    exported: i64,
     database: sqlx::PgPool,
 }
 
@@ -56,9 +60,13 @@ fn yuan(units: i64) -> Option<Money> {
     Some(Money { currency_code: "CNY".into(), units, nanos: 0 })
 }
 
-fn in_days(days: i64) -> Option<prost_types::Timestamp> {
+fn seconds() -> i64 {
     let now = UNIX_EPOCH.elapsed().expect("the clock is past 1970").as_secs();
-    Some(prost_types::Timestamp { seconds: i64::try_from(now).expect("in range") + days * DAY_SECONDS, nanos: 0 })
+    i64::try_from(now).expect("in range")
+}
+
+fn in_days(days: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds: seconds() + days * DAY_SECONDS, nanos: 0 })
 }
 
 /// Something in every field.
@@ -81,7 +89,8 @@ impl Stage {
     /// A programme with an active plan.
     pub async fn set(suite: &Suite) -> Self {
         let database = sqlx::PgPool::connect(suite.database_url()).await.expect("the database is there");
-        let mut stage = Self { urls: SERVICES.map(|name| suite.url(name)), programme: id(), envelope: String::new(), database };
+        let (urls, exported) = (SERVICES.map(|name| suite.url(name)), seconds());
+        let mut stage = Self { urls, programme: id(), envelope: String::new(), exported, database };
         let request = registry::CreateProgrammeRequest {
             programme_id: stage.programme.clone(),
             request_id: id(),
@@ -212,27 +221,8 @@ impl Stage {
             etag: String::new(),
         };
         members.merge_members(request).await.expect("merged");
+        assert_eq!(self.export(1).await, [registry::SyncOutcome::Rejected; 3]);
         (winner.member_id, loser.member_id)
-    }
-
-    /// A row of the person, and the same again.
-    pub async fn sync(&self, profile: &registry::MemberProfile) -> Vec<registry::SyncOutcome> {
-        let row = || registry::MemberRow {
-            external_id: words("id"),
-            source_time: in_days(0),
-            profile: Some(profile.clone()),
-            clear_fields: Vec::new(),
-            deleted: false,
-        };
-        let first = row();
-        let request = registry::BatchUpsertMembersRequest {
-            programme_id: self.programme.clone(),
-            source_system: "crm".into(),
-            rows: vec![first.clone(), first],
-            validate_only: false,
-        };
-        let answer = Sync::new(self.registry("crm")).batch_upsert_members(request).await.expect("applied").into_inner();
-        answer.results.iter().map(registry::MemberRowResult::outcome).collect()
     }
 
     /// Is proposed for another tier.

@@ -1,0 +1,74 @@
+//! All that the registry holds of a person, what syncs left behind too: rows that were rejected, and whom full runs have seen.
+
+use crate::{
+    error::Error,
+    store::{
+        self,
+        member::Locked,
+        rejected_row::{OfRun, RejectedRow},
+    },
+};
+use koc_chassis::ids::ProgrammeId;
+use koc_proto::{DESCRIPTORS, koc::registry::v1 as pb, rules::Rules};
+use prost::Message;
+use prost_reflect::DynamicMessage;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// The rejected rows that tell of a person: those of its identities, and those in which an address or a number stands that it has or had.
+/// Its members are locked.
+pub async fn rejected(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    person: &[Locked],
+) -> Result<Vec<OfRun<RejectedRow>>, sqlx::Error> {
+    let ids: Vec<Uuid> = person.iter().map(|one| one.id.0).collect();
+    // The external id is the first field of a row, and so its encoding begins as one that has nothing else.
+    let beginning = |external_id| pb::MemberRow { external_id, ..Default::default() }.encode_to_vec();
+    let identities: Vec<(String, Vec<u8>)> = store::identity::of_members(conn, programme, &ids)
+        .await?
+        .into_iter()
+        .map(|identity| (identity.source_system, beginning(identity.external_id)))
+        .collect();
+    let before = store::history::contacts(conn, programme, &ids).await?;
+    let now = person.iter().map(|one| (one.record.profile.email.clone(), one.record.profile.phone.clone()));
+    let contacts: BTreeSet<String> = now.chain(before).flat_map(|(email, phone)| [email, phone]).collect();
+    let contacts: Vec<&str> = contacts.iter().map(String::as_str).filter(|contact| !contact.is_empty()).collect();
+    store::rejected_row::of_person(conn, programme, &identities, &contacts).await
+}
+
+/// An object with a list for each kind of thing. The person's members are locked.
+pub async fn collect(conn: &mut PgConnection, programme: ProgrammeId, person: &[Locked]) -> Result<Value, Error> {
+    let ids: Vec<Uuid> = person.iter().map(|one| one.id.0).collect();
+    let mut held = store::export::collect(conn, programme, &ids).await?;
+    let rejected = rejected(conn, programme, person).await?;
+    held["rejected_row"] = rejected.into_iter().map(|found| readable(&found)).collect();
+    let mut scores = Vec::new();
+    for one in person {
+        for score in store::leaderboard::of_member(conn, programme, one.id).await? {
+            scores.push(json!({ "member_id": one.id.0, "board": score.board, "points": score.points, "listed": score.listed }));
+        }
+    }
+    held["leaderboard_score"] = scores.into();
+    Ok(held)
+}
+
+/// A rejected row as a person can read it.
+fn readable(found: &OfRun<RejectedRow>) -> Value {
+    let OfRun { run, row } = found;
+    let content = DESCRIPTORS
+        .get_message_by_name(pb::MemberRow::NAME)
+        .and_then(|contract| DynamicMessage::decode(contract, row.content.as_slice()).ok())
+        .and_then(|message| serde_json::to_value(message).ok());
+    let violation = |v: &koc_chassis::fault::Violation| json!({ "field": v.field, "rule": v.rule, "description": v.description });
+    json!({
+        "sync_run_id": run.0,
+        "batch_number": row.place.batch_number,
+        "row_index": row.place.row_index,
+        "content": content,
+        "violations": row.violations.iter().map(violation).collect::<Vec<_>>(),
+        "create_time": row.create_time,
+    })
+}
