@@ -20,8 +20,7 @@ use budget::{
 };
 use registry::{
     erasure_service_client::ErasureServiceClient as Erasures, member_service_client::MemberServiceClient as Members,
-    programme_service_client::ProgrammeServiceClient as Programmes, sync_members_request::Message,
-    tier_service_client::TierServiceClient as Tiers,
+    programme_service_client::ProgrammeServiceClient as Programmes, tier_service_client::TierServiceClient as Tiers,
 };
 use task::{
     assignment_service_client::AssignmentServiceClient as Assignments, brief_service_client::BriefServiceClient as Briefs,
