@@ -2,6 +2,7 @@
 
 pub mod apply_batch;
 pub mod award_badges;
+pub mod complete_search;
 pub mod deliver_webhooks;
 pub mod expire_points;
 pub mod find_members;

@@ -13,6 +13,7 @@ pub use config::Config;
 pub use error::Error;
 
 use crate::flow::{
+    complete_search,
     deliver_webhooks::{self, Deliverer},
     expire_points, import_members,
     post_webhook::Poster,
@@ -57,6 +58,8 @@ const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How often points whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often names are looked for that an older version wrote.
+const COMPLETION_PAUSE: Duration = Duration::from_secs(5);
 /// How often the counts behind ranks are added up; ranks are exact meanwhile.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,8 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let undelivered = db.clone();
     service.every(PURGE_PAUSE, move || deliver_webhooks::forget(undelivered.clone()));
+    let incomplete = db.clone();
+    service.every(COMPLETION_PAUSE, move || complete_search::sweep(incomplete.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
     let local = poster.is_local();

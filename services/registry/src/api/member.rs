@@ -15,6 +15,7 @@ use crate::{
         member_list::{Field as ListField, Order, Place, Test, Text},
         ownership::Owners,
         profile::{Field, Profile},
+        search::names,
         sync::{API_SOURCE, Person, Provenance, Record},
         text::storable,
     },
@@ -259,6 +260,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     let provenance = Provenance::of_new(&profile, now);
     let fields = profile.known();
     let consents = consent::changes(&[], &profile.consents);
+    let found_by = names(&profile);
     let record = Record { profile, provenance };
     let member = Locked {
         id,
@@ -270,7 +272,7 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
         merged_into: None,
     };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
-    store::search::put(work.conn(), programme, &[id.0]).await?;
+    store::search::put(work.conn(), programme, &[(id.0, found_by)]).await?;
     let actor = work.actor().to_owned();
     let before = fields.iter().map(|field| Before::unkept(field.own_path())).collect();
     let change = Change::by_api(id, 1, ChangeKind::Created, before);
@@ -364,10 +366,11 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     }
     let version = locked.version + i64::from(!changed_fields.is_empty());
     let (state, suspension_cause) = (locked.state, locked.suspension_cause);
+    let found_by = names(&person.record.profile);
     let member = Locked { id, record: person.record, state, suspension_cause, trust_level, version, merged_into: None };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
     if renamed {
-        store::search::put(work.conn(), programme, &[id.0]).await?;
+        store::search::put(work.conn(), programme, &[(id.0, found_by)]).await?;
     }
     if !changed_fields.is_empty() {
         let (actor, change) = (work.actor().to_owned(), Change::by_api(id, version, ChangeKind::Updated, fields));

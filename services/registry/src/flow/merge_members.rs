@@ -85,7 +85,7 @@ pub async fn merge(work: &mut Work, winner: MemberId, loser: MemberId, etag: &st
     };
     store::merge::insert(work.conn(), programme, &merge, &actor, now).await?;
     store::search::remove(work.conn(), programme, pair.loser.id).await?;
-    store::search::put(work.conn(), programme, &[pair.winner.id.0]).await?;
+    store::search::put_stored(work.conn(), programme, &[pair.winner.id.0]).await?;
     pair.keep(work.conn(), [(ChangeKind::TookIn, befores), (ChangeKind::MergedInto, Vec::new())]).await?;
     let fact = pb::MemberMerged {
         merge_id: id.to_string(),
@@ -130,7 +130,7 @@ pub async fn unmerge(work: &mut Work, loser: MemberId, reason: &str) -> Result<M
     store::merge::undo(work.conn(), programme, merge.id, &actor, now).await?;
     pair.revoke_awards(work.conn(), &merge.awards).await?;
     pair.return_points(work.conn(), &merge, &mut accounts).await?;
-    store::search::put(work.conn(), programme, &[pair.winner.id.0, pair.loser.id.0]).await?;
+    store::search::put_stored(work.conn(), programme, &[pair.winner.id.0, pair.loser.id.0]).await?;
     let (inherited, told) = pair.inherit(work.conn(), &merge).await?;
     pair.keep(work.conn(), [(ChangeKind::GaveBack, befores), (ChangeKind::Unmerged, inherited)]).await?;
     let fact = pb::MemberUnmerged {
