@@ -12,6 +12,7 @@ mod member_feed;
 mod member_import;
 mod points;
 mod programme;
+mod standing;
 mod sync;
 mod sync_run;
 mod tier;

@@ -18,6 +18,7 @@ pub mod presence;
 pub mod profile;
 pub mod programme;
 pub mod search;
+pub mod standing;
 pub mod sync;
 pub mod sync_run;
 pub mod text;

@@ -25,6 +25,7 @@ pub mod points;
 pub mod programme;
 pub mod rejected_row;
 pub mod search;
+pub mod standing;
 pub mod sweep;
 pub mod sync_run;
 pub mod tier;

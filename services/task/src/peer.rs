@@ -11,8 +11,9 @@ use crate::{
 use koc_chassis::{
     follow,
     ids::{MemberId, ProgrammeId},
-    members::Purpose,
+    members::{Purpose, Standing},
     money::{Currency, Money},
+    page,
     peer::PeerChannel,
 };
 use koc_proto::koc::{budget::v1 as budget, registry::v1 as registry};
@@ -73,18 +74,24 @@ impl Registry {
         })?;
         let found = answer.into_inner().member.unwrap_or_default();
         let standing = follow::standing(&found);
-        let participation = match (standing.suspended, standing.withdrew(Purpose::Participation)) {
-            (true, _) => Participation::Suspended,
-            (false, true) => Participation::Withdrawn,
-            (false, false) => Participation::Given,
-        };
+        let version = page::etag_version(&found.etag).unwrap_or_default();
         let profile = found.profile.unwrap_or_default();
         Ok(Candidate {
             member: MemberId::parse("member_id", &found.member_id)?,
             tier_id: found.tier_id,
             region_code: Some(profile.region_code).filter(|code| !code.is_empty()),
-            participation,
+            version,
+            participation: participation(&standing),
         })
+    }
+}
+
+/// Whether one who stands so may take what is offered.
+pub fn participation(standing: &Standing) -> Participation {
+    match (standing.suspended, standing.withdrew(Purpose::Participation)) {
+        (true, _) => Participation::Suspended,
+        (false, true) => Participation::Withdrawn,
+        (false, false) => Participation::Given,
     }
 }
 

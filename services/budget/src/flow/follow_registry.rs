@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use koc_chassis::{
     clock,
     consumer::EffectError,
-    follow::{Follow, Known},
+    follow::Follow,
     members::{self, Merge},
 };
 use koc_proto::koc::registry::v1 as registry;
@@ -20,10 +20,6 @@ pub struct FollowRegistry;
 
 #[async_trait]
 impl Follow for FollowRegistry {
-    async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
-        store::member::known(conn, after, limit).await
-    }
-
     /// Who rises to a tier with a gift gets it, once.
     async fn tier_changed(
         &self,

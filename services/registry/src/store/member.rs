@@ -188,7 +188,7 @@ pub async fn list_ids(
     let ids = sqlx::query_scalar!(
         "SELECT member_id
          FROM member
-         WHERE programme_id = $1 AND member_id > $2 AND merged_into IS NULL
+         WHERE programme_id = $1 AND member_id > $2
          ORDER BY member_id
          LIMIT $3",
         programme.0,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 66] = [
+const SCOPES: [(&str, &str); 67] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -67,6 +67,7 @@ const SCOPES: [(&str, &str); 66] = [
     ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
     ("list_member_changes", "registry.member.watch"),
+    ("list_member_standings", "registry.feed.read"),
     ("create_webhook", "registry.webhook.write"),
     ("get_webhook", "registry.webhook.read"),
     ("list_webhooks", "registry.webhook.read"),
@@ -273,6 +274,9 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     call!(feed.list_changes(pb::ListChangesRequest { programme_id: programme_id.clone(), after_position: 0, page_size: 0 }));
     let mut follow = MemberFeed::new(channel());
     call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(
+        follow.list_member_standings(pb::ListMemberStandingsRequest { programme_id: programme_id.clone(), ..Default::default() })
+    );
     let mut webhooks = Webhooks::new(channel());
     call!(webhooks.create_webhook(pb::CreateWebhookRequest {
         programme_id: programme_id.clone(),

@@ -30,6 +30,7 @@ mod privacy;
 mod programme;
 mod retry;
 mod search;
+mod standing;
 mod stream;
 mod suspend;
 mod sweep;
