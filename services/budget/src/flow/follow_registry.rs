@@ -46,6 +46,7 @@ impl Follow for FollowRegistry {
         let persons = store::member::lock_persons(conn, merge.programme, &[merge.loser, merge.winner]).await?;
         if members::put_merge(conn, merge).await? {
             store::member_limit::take_borrowed(conn, merge.programme, &persons).await?;
+            store::member_limit::take_back(conn, merge.programme, &persons).await?;
             store::member_limit::lend(conn, merge.programme, &persons).await?;
         }
         Ok(())
