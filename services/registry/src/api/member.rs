@@ -244,6 +244,12 @@ async fn create(work: &mut Work, request: pb::CreateMemberRequest) -> Result<pb:
     let identities: Vec<ExternalIdentity> = request.external_identities.into_iter().map(convert::identity).collect();
     let mut violations = Violations::default();
     violations.take_all(check_identities(&identities));
+    for (i, identity) in identities.iter().enumerate() {
+        violations.take(convert::no_mask(format!("external_identities[{i}].external_id"), &identity.external_id));
+    }
+    if let Some(profile) = &request.profile {
+        violations.take_all(convert::unmasked(profile, |_| true));
+    }
     let profile = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
     violations.finish()?;
     let profile = profile.unwrap_or_default();
@@ -337,6 +343,10 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let mut violations = Violations::default();
     let id = violations.take(MemberId::parse("member_id", &request.member_id));
     let mask = Mask::parse(&request.update_mask.unwrap_or_default().paths, &mut violations);
+    // What is not to be changed may come as it was read.
+    if let Some(profile) = &request.profile {
+        violations.take_all(convert::unmasked(profile, |field| mask.fields.contains(&field)));
+    }
     let values = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
     // A member always has a trust level: naming it without a value clears nothing.
     let trust_level = match mask.trust_level {

@@ -330,7 +330,9 @@ fn sent(batch: pb::SyncBatch) -> Result<Sent, Violation> {
 
 /// A row, or all that it breaks.
 pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
-    let broken = wire.violations();
+    let mut broken = wire.violations();
+    broken.extend(convert::no_mask("external_id", &wire.external_id).err());
+    broken.extend(wire.profile.iter().filter_map(|profile| convert::unmasked(profile, |_| true).err()).flatten());
     if !broken.is_empty() {
         return Err(broken);
     }
@@ -351,6 +353,7 @@ pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_row_reports_all_it_breaks_with_the_paths_of_its_fields() {
@@ -358,6 +361,37 @@ mod tests {
         let wire = pb::MemberRow { profile: Some(profile), ..Default::default() };
         let fields: Vec<_> = row(wire).expect_err("four rules").into_iter().map(|v| v.field).collect();
         assert_eq!(fields, ["external_id", "source_time", "profile.email", "profile.phone"]);
+    }
+
+    #[test]
+    fn a_row_of_masks_is_refused_for_each_of_them() {
+        let channels = vec![pb::Channel { platform: "DOUYIN".into(), handle: "xiaomei".into(), followers: None }];
+        let mut profile = pb::MemberProfile {
+            display_name: "张小龙".into(),
+            email: "zhang@mail.example.com".into(),
+            phone: "+8613900000000".into(),
+            region_code: "CN-GD".into(),
+            city: "广州".into(),
+            channels,
+            vehicles: vec![pb::Vehicle { model: "E5".into(), vin: "LSV0000".into() }],
+            motivations: vec![1],
+            tags: vec!["vip".into()],
+            ..Default::default()
+        };
+        let wire = |profile: &pb::MemberProfile, external_id: &str| pb::MemberRow {
+            external_id: external_id.into(),
+            source_time: Some(clock::to_proto(chrono::DateTime::UNIX_EPOCH)),
+            profile: Some(profile.clone()),
+            ..Default::default()
+        };
+        assert!(row(wire(&profile, "700")).is_ok());
+        profile.mask_personal();
+        let broken = row(wire(&profile, "7*")).expect_err("all of them");
+        let masked: Vec<_> = broken.iter().filter(|v| v.rule == "MASKED_VALUE").map(|v| v.field.as_str()).collect();
+        // Whatever the contract marks as personal is among them.
+        static MARKED: AtomicUsize = AtomicUsize::new(0);
+        wire(&profile, "7*").each_personal(|_, _| _ = MARKED.fetch_add(1, Ordering::Relaxed));
+        assert_eq!((masked.len(), masked[0]), (MARKED.load(Ordering::Relaxed), "external_id"), "{masked:?}");
     }
 
     #[test]
