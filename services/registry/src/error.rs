@@ -75,6 +75,10 @@ pub enum Error {
     Feed(Fault),
     #[error("there is no webhook {webhook}")]
     WebhookNotFound { webhook: WebhookId },
+    #[error(
+        "what the webhook {webhook} was to get next is not kept any more: replay it from a position, or from the oldest that is kept"
+    )]
+    WebhookPositionDropped { webhook: WebhookId },
     #[error("the programme has {limit} webhooks, and no more are kept")]
     WebhookLimit { limit: usize },
     #[error("the webhook {webhook} was changed meanwhile: it is at version {version}")]

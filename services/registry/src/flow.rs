@@ -19,3 +19,4 @@ pub mod seal_secret;
 pub mod sweep_unseen;
 pub mod sync_run;
 pub mod tell_consents;
+pub mod tend_webhooks;

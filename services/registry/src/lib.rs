@@ -13,11 +13,8 @@ pub use config::Config;
 pub use error::Error;
 
 use crate::flow::{
-    complete_search,
-    deliver_webhooks::{self, Deliverer},
-    expire_points, import_members,
-    post_webhook::Poster,
-    purge_syncs, rank_members, sweep_unseen,
+    complete_search, deliver_webhooks::Deliverer, expire_points, import_members, post_webhook::Poster, purge_syncs, rank_members,
+    sweep_unseen, tend_webhooks,
 };
 use koc_chassis::{
     gate,
@@ -63,6 +60,9 @@ const COMPLETION_PAUSE: Duration = Duration::from_secs(5);
 /// How often the counts behind ranks are added up; ranks are exact meanwhile.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often endpoints that were deleted are looked for.
+const DELETED_PAUSE: Duration = Duration::from_secs(5);
+
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let (seal, poster) = (config.webhooks.seal()?, Poster::new(config.webhooks.webhook_local)?);
@@ -81,15 +81,24 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let synced = db.clone();
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let undelivered = db.clone();
-    service.every(PURGE_PAUSE, move || deliver_webhooks::forget(undelivered.clone()));
+    service.every(PURGE_PAUSE, move || tend_webhooks::forget(undelivered.clone()));
+    let deleted = db.clone();
+    service.every(DELETED_PAUSE, move || tend_webhooks::remove_deleted(deleted.clone()));
     let incomplete = db.clone();
     service.every(COMPLETION_PAUSE, move || complete_search::sweep(incomplete.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
     let local = poster.is_local();
     let (feed, payload) = (service.feed().clone(), api::payload);
-    let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
-    service.spawn(deliverer.run());
+    if seal.is_off() {
+        tracing::info!("no key for the secrets of webhooks was given: none is delivered to");
+    } else {
+        service.spawn(tend_webhooks::reseal(db.clone(), seal.clone()));
+        let sealed = (db.clone(), seal.clone());
+        service.every(PURGE_PAUSE, move || tend_webhooks::reseal(sealed.0.clone(), sealed.1.clone()));
+        let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
+        service.spawn(deliverer.run());
+    }
     let routes = api::routes(&service, members, stop, seal, local);
     service.serve(routes, metrics).await
 }

@@ -74,6 +74,7 @@ impl ServiceError for Error {
             Self::WebhookNotFound { webhook } => {
                 Fault::not_found("WEBHOOK_NOT_FOUND", text).with("resource_type", "webhook").with("resource_id", webhook)
             }
+            Self::WebhookPositionDropped { webhook } => Fault::refused("POSITION_DROPPED", text).with("webhook_id", webhook),
             Self::WebhookLimit { limit } => Fault::refused("WEBHOOK_LIMIT", text).with("limit", limit),
             Self::WebhookEtagMismatch { webhook, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("webhook_id", webhook).with("etag", page::etag(*version))
