@@ -155,6 +155,10 @@ fn not_synced(refusal: &sync_run::Refusal, text: String) -> Fault {
         Refusal::BatchForgotten { run, batch } => {
             Fault::refused("BATCH_FORGOTTEN", text).with("subject", run).with("batch_number", batch)
         }
+        // Until the import is over: the same is good then.
+        Refusal::OfImport { run, import } => {
+            Fault { stored: false, ..Fault::refused("RUN_OF_IMPORT", text) }.with("subject", run).with("import_id", import)
+        }
         Refusal::NotHeld { run, state } => Fault::refused("RUN_NOT_HELD", text).with("subject", run).with("state", state.name()),
         Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
     }

@@ -10,6 +10,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ANSWER_LIFE: Duration = DAY.saturating_mul(7);
 /// How long rejected rows are kept; a run that nobody goes on with lapses after it.
 const REJECTED_LIFE: Duration = DAY.saturating_mul(30);
+/// How long the deletion of an identity that nobody had is remembered: rows from before it that come later than that bring the person in.
+const DELETION_LIFE: Duration = DAY.saturating_mul(365);
 /// How long a file is kept whose import is never started.
 const FILE_LIFE: Duration = DAY.saturating_mul(7);
 /// How long jobs that are done are kept.
@@ -25,7 +27,7 @@ pub async fn sweep(db: Db) {
 async fn try_sweep(db: &Db) -> Result<(), Error> {
     store::sync_run::lapse(db, REJECTED_LIFE).await?;
     import_members::abandon(db, FILE_LIFE).await?;
-    while store::sync_run::purge(db, ANSWER_LIFE, REJECTED_LIFE).await? > 0 {}
+    while store::sync_run::purge(db, ANSWER_LIFE, REJECTED_LIFE, DELETION_LIFE).await? > 0 {}
     while job::purge(db, JOB_LIFE).await? > 0 {}
     Ok(())
 }

@@ -87,7 +87,8 @@ pub async fn open_in(conn: &mut PgConnection, act: Act<'_>, settings: &Settings)
     Ok(run)
 }
 
-/// Applies a batch, or finds the answer that it was given. Errors: RUN_NOT_FOUND, RUN_CLOSED, BATCH_GAP, BATCH_DIFFERS, BATCH_FORGOTTEN.
+/// Applies a batch, or finds the answer that it was given.
+/// Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_OF_IMPORT, BATCH_GAP, BATCH_DIFFERS, BATCH_FORGOTTEN.
 pub async fn take(db: &Db, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::SyncMembersResponse, Error> {
     let mut attempt = 1;
     loop {
@@ -117,6 +118,7 @@ async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &Sent)
         let answer = answer.map_err(|error| sqlx::Error::Decode(error.into()))?;
         return Ok(pb::SyncMembersResponse { replayed: true, ..answer });
     }
+    refuse_import(conn, &run).await?;
     let (_, answer) = apply_next(conn, act, run, sent).await?;
     Ok(answer)
 }
@@ -175,10 +177,11 @@ pub async fn apply_of(
     Ok(applied)
 }
 
-/// Closes a run: all was sent. One that is closed stays as it is. Errors: RUN_NOT_FOUND.
+/// Closes a run: all was sent. One that is closed stays as it is. Errors: RUN_NOT_FOUND, RUN_OF_IMPORT.
 pub async fn close(db: &Db, act: Act<'_>, run: RunId) -> Result<Run, Error> {
     let mut tx = db.begin().await?;
     let mut run = lock(&mut tx, act, run).await?;
+    refuse_import(&mut tx, &run).await?;
     close_in(&mut tx, act, &mut run).await?;
     tx.commit().await?;
     db.wake();
@@ -192,13 +195,21 @@ pub async fn close_in(conn: &mut PgConnection, act: Act<'_>, run: &mut Run) -> R
         return Ok(());
     }
     let now = clock::now(conn).await?;
-    (run.state, run.update_time) = (state, now);
+    (run.state, run.update_time, run.closed_by) = (state, now, Some(act.actor.to_owned()));
     run.end_time = (state == RunState::Ended).then_some(now);
     store::sync_run::update(conn, run).await?;
     if state == RunState::Checking {
         sweep_unseen::start(conn, act, run, sweep_unseen::CHECK).await?;
     }
     Ok(())
+}
+
+/// What a file feeds is no stream's: neither more rows nor the word that these were all. The run is locked.
+async fn refuse_import(conn: &mut PgConnection, run: &Run) -> Result<(), Error> {
+    match store::sync_run::import_at_work(conn, run).await? {
+        Some(import) => Err(Refusal::OfImport { run: run.id, import }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Locks a run. Errors: RUN_NOT_FOUND.

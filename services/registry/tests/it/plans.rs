@@ -70,3 +70,39 @@ async fn no_statement_about_honours_reads_a_large_table_from_end_to_end() {
     assert!(looked_at > 25, "{looked_at} statements");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
+
+/// A run has just filled the table, and nobody has counted what is in it.
+#[tokio::test]
+async fn whom_a_run_has_seen_is_looked_up_one_by_one_though_nothing_is_known_of_the_table() {
+    let world = World::new().await;
+    let admin = &world.registry.database.admin;
+    let fill = "
+        ALTER TABLE sync_seen SET (autovacuum_enabled = false);
+        INSERT INTO sync_run
+        SELECT programme_id, '0190c2a5-0000-7000-8000-000000000001', 'crm', 'full', 'FULL', false, now(), 5, 'OPEN', 0, '{}', 0, 0, 0, 0,
+               NULL, 'tester', now(), now(), NULL
+        FROM programme;
+        ALTER TABLE external_identity DISABLE TRIGGER ALL;
+        INSERT INTO external_identity (programme_id, source_system, external_id, member_id, create_time)
+        SELECT programme_id, 'crm', 'e' || n, gen_random_uuid(), now() FROM programme, generate_series(1, 20000) AS n;
+        ANALYZE external_identity;
+        INSERT INTO sync_seen SELECT programme_id, sync_run_id, 'e' || n FROM sync_run, generate_series(1, 20000) AS n;";
+    sqlx::raw_sql(fill).execute(admin).await.expect("filled");
+    let mut conn = admin.acquire().await.expect("a connection");
+    sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *conn).await.expect("set");
+    let mut looked_at = 0;
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx")).expect("the cache") {
+        let text = fs::read_to_string(file.expect("a file").path()).expect("text");
+        let cached: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let sql = cached["query"].as_str().expect("a statement").to_owned();
+        if !(sql.contains("sync_seen") && sql.contains("external_identity")) {
+            continue;
+        }
+        looked_at += 1;
+        let parameters = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let plan = plan(&mut conn, &sql, parameters).await.unwrap_or_else(|error| panic!("{error}: {sql}")).join("\n");
+        assert!(plan.contains("Index Only Scan using sync_seen_pkey") && plan.contains("external_id = p.external_id"), "{plan}");
+        assert!(!plan.contains("Seq Scan on sync_seen") && !plan.contains("Seq Scan on external_identity"), "{plan}");
+    }
+    assert_eq!(looked_at, 1);
+}
