@@ -1,9 +1,11 @@
 //! Work of several steps.
 
 pub mod apply_batch;
+pub mod assign_tier;
 pub mod award_badges;
 pub mod complete_search;
 pub mod deliver_webhooks;
+pub mod evaluate_tiers;
 pub mod expire_points;
 pub mod find_members;
 pub mod follow_members;
@@ -19,3 +21,4 @@ pub mod seal_secret;
 pub mod sweep_unseen;
 pub mod sync_run;
 pub mod tell_consents;
+pub mod try_tier_policy;
