@@ -38,6 +38,8 @@ pub struct Sent {
     pub parsed: Vec<Result<Row, Vec<Violation>>>,
     /// Persons whose rows the sender could not read.
     pub unread: Vec<String>,
+    /// SHA-256 of all that was sent.
+    hash: Vec<u8>,
 }
 
 /// A row as it was sent.
@@ -49,18 +51,17 @@ pub struct SentRow {
 }
 
 impl Sent {
-    /// SHA-256 of all that was sent.
-    fn hash(&self) -> Vec<u8> {
+    pub fn new(number: i64, rows: Vec<SentRow>, parsed: Vec<Result<Row, Vec<Violation>>>, unread: Vec<String>) -> Self {
         let mut hash = Sha256::new();
-        for part in self.rows.iter().map(|row| row.content.as_slice()).chain([[].as_slice()]) {
+        for part in rows.iter().map(|row| row.content.as_slice()).chain([[].as_slice()]) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        for id in &self.unread {
+        for id in &unread {
             hash.update((id.len() as u64).to_be_bytes());
             hash.update(id);
         }
-        hash.finalize().to_vec()
+        Self { number, rows, parsed, unread, hash: hash.finalize().to_vec() }
     }
 }
 
@@ -106,11 +107,10 @@ pub async fn take(db: &Db, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::
 
 async fn take_in(conn: &mut PgConnection, act: Act<'_>, run: RunId, sent: &Sent) -> Result<pb::SyncMembersResponse, Error> {
     let run = lock(conn, act, run).await?;
-    let content_hash = sent.hash();
     if run.course(sent.number)? == Course::Replay {
         let committed = store::sync_run::batch(conn, &run, sent.number).await?;
         let committed = committed.ok_or(Refusal::BatchForgotten { run: run.id, batch: sent.number })?;
-        if committed.content_hash != content_hash {
+        if committed.content_hash != sent.hash {
             return Err(Refusal::BatchDiffers { run: run.id, batch: sent.number }.into());
         }
         let answer = pb::SyncMembersResponse::decode(committed.answer.as_slice());
@@ -151,7 +151,7 @@ pub async fn apply_next(
     let answer = pb::SyncMembersResponse { committed_through: sent.number, results: results(applied), ..Default::default() };
     let mut stored = answer.clone();
     stored.strip_personal();
-    let committed = Committed { content_hash: sent.hash(), answer: stored.encode_to_vec() };
+    let committed = Committed { content_hash: sent.hash.clone(), answer: stored.encode_to_vec() };
     store::sync_run::insert_batch(conn, &run, sent.number, &committed, now).await?;
     Ok((run, answer))
 }
@@ -254,7 +254,7 @@ mod tests {
     fn sent(contents: &[&[u8]], unread: &[&str]) -> Vec<u8> {
         let row = |content: &&[u8]| SentRow { external_id: String::new(), content: content.to_vec() };
         let unread = unread.iter().map(|id| (*id).to_owned()).collect();
-        Sent { number: 1, rows: contents.iter().map(row).collect(), parsed: Vec::new(), unread }.hash()
+        Sent::new(1, contents.iter().map(row).collect(), Vec::new(), unread).hash
     }
 
     #[test]
