@@ -16,6 +16,7 @@ mod standing;
 mod sync;
 mod sync_run;
 mod tier;
+mod tier_policy;
 mod value_profile;
 mod webhook;
 
@@ -71,6 +72,10 @@ pub fn routes(service: &Service, members: Lane<Reading<ById>>, stop: Cancellatio
             field_owner::FieldOwnerApi::new(gate.clone())
         ))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
+        .add_service(served!(
+            pb::tier_policy_service_server::TierPolicyServiceServer<_>,
+            tier_policy::TierPolicyApi::new(gate.clone())
+        ))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,
             value_profile::ValueProfileApi::new(gate.clone())

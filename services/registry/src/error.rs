@@ -7,6 +7,7 @@ use crate::domain::{
     member_import, merge,
     points::{self, EntryId},
     sync_run,
+    tier::{dry_run, policy},
     webhook::WebhookId,
 };
 use koc_chassis::{
@@ -43,6 +44,16 @@ pub enum Error {
     MemberNotSuspended { member: MemberId },
     #[error("the member {member} withdrew consent to {}", purpose.name())]
     ConsentWithdrawn { member: MemberId, purpose: Purpose },
+    #[error("the programme has no tier {tier_id}")]
+    TierNotFound { tier_id: String },
+    #[error("nobody holds the member {member} in its tier")]
+    TierNotHeld { member: MemberId },
+    #[error("no tier policy was in force then")]
+    TierPolicyNotFound,
+    #[error(transparent)]
+    DraftRefused(#[from] policy::Refusal),
+    #[error(transparent)]
+    DryRunRefused(#[from] dry_run::Refusal),
     #[error("there is no such entry of points")]
     EntryNotFound { entry: EntryId },
     #[error(transparent)]

@@ -14,7 +14,7 @@ pub use error::Error;
 
 use crate::flow::{
     complete_search, deliver_webhooks::Deliverer, expire_points, import_members, post_webhook::Poster, purge_syncs, rank_members,
-    sweep_unseen, tend_webhooks,
+    sweep_unseen, tend_webhooks, try_tier_policy,
 };
 use koc_chassis::{
     gate,
@@ -78,6 +78,9 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     service.every(PURGE_PAUSE, move || rank_members::forget_months(forgotten.clone()));
     service.run_jobs(sweep_unseen::KIND, Arc::new(sweep_unseen::Sweep::new(db.clone())));
     service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row)));
+    service.run_jobs(try_tier_policy::KIND, Arc::new(try_tier_policy::Trial::new(db.clone())));
+    let tried = db.clone();
+    service.every(PURGE_PAUSE, move || try_tier_policy::forget(tried.clone()));
     let synced = db.clone();
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let undelivered = db.clone();

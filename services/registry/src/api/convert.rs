@@ -9,7 +9,7 @@ use crate::domain::{
     points::Kind,
     profile::{Channel, Field, Motivation, Profile, Vehicle},
     programme::Programme,
-    tier::{Policy, ResourceClass, Rules},
+    tier::{Outcome, ResourceClass, verdict::Risk},
     value::{Score, ValueType},
     webhook::{Columns, DeliveryState, WebhookState},
 };
@@ -61,6 +61,8 @@ wire_enum! {
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }
+    TierOutcome = Outcome { Rose, Fell, Stayed, Reviewed, Dormant, Cleared, Assigned, HoldEnded }
+    TierRisk = Risk { Review, Low, Fall, Dormant }
     ResourceClass = ResourceClass { Inclusive, Incentive, Exclusive }
     PointsEntryKind = Kind { Earn, Redeem, Expire, Reverse, MergeIn, MergeOut }
     BadgeConditionKind = ConditionKind { LifetimePoints, Tier, ValueType, BadgeCount }
@@ -215,25 +217,6 @@ pub fn score_to_wire(score: Score) -> pb::ValueScore {
         confidence: score.confidence,
         labelled: score.labelled,
         evidence_output_ids: score.evidence_output_ids,
-    }
-}
-
-/// What is absent is as in the default rules.
-pub fn rules(wire: &pb::TierPolicy) -> Rules {
-    let default = Rules::default();
-    Rules {
-        min_promote_probability: wire.min_promote_probability.unwrap_or(default.min_promote_probability),
-        min_stay_days: wire.min_stay_days.unwrap_or(default.min_stay_days),
-        min_outputs: wire.min_outputs.unwrap_or(default.min_outputs),
-    }
-}
-
-pub fn policy(policy: Policy) -> pb::TierPolicy {
-    pb::TierPolicy {
-        version: policy.version,
-        min_promote_probability: Some(policy.rules.min_promote_probability),
-        min_stay_days: Some(policy.rules.min_stay_days),
-        min_outputs: Some(policy.rules.min_outputs),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How callers see the registry's errors.
 
 use crate::{
-    domain::{member_import, merge, points::Refusal, sync_run},
+    domain::{member_import, merge, points::Refusal, sync_run, tier},
     error::Error,
 };
 use koc_chassis::{
@@ -41,6 +41,19 @@ impl ServiceError for Error {
             Self::MemberNotSuspended { member } => Fault::refused("MEMBER_NOT_SUSPENDED", text).with("subject", member),
             Self::ConsentWithdrawn { member, purpose } => {
                 Fault::refused("CONSENT_WITHDRAWN", text).with("subject", member).with("purpose", purpose.name())
+            }
+            Self::TierNotFound { tier_id } => {
+                Fault::not_found("TIER_NOT_FOUND", text).with("resource_type", "tier").with("resource_id", tier_id)
+            }
+            Self::TierNotHeld { member } => Fault::refused("TIER_NOT_HELD", text).with("subject", member),
+            Self::TierPolicyNotFound => Fault::not_found("TIER_POLICY_NOT_FOUND", text),
+            Self::DraftRefused(refusal) => not_changed(refusal, text),
+            Self::DryRunRefused(tier::dry_run::Refusal::NotFound { run }) => {
+                Fault::not_found("TIER_DRY_RUN_NOT_FOUND", text).with("resource_type", "tier dry run").with("resource_id", run)
+            }
+            // Others end by themselves: the same request is good then.
+            Self::DryRunRefused(tier::dry_run::Refusal::TooMany) => {
+                Fault { stored: false, ..Fault::refused("TIER_DRY_RUN_LIMIT", text) }
             }
             Self::EntryNotFound { entry } => {
                 Fault::not_found("ENTRY_NOT_FOUND", text).with("resource_type", "points entry").with("resource_id", entry)
@@ -120,6 +133,21 @@ fn refused(refusal: &Refusal, text: String) -> Fault {
         Refusal::Reversed { reversal, amount } => {
             Fault::refused("ENTRY_REVERSED", text).with("subject", reversal).with("amount", amount)
         }
+    }
+}
+
+fn not_changed(refusal: &tier::policy::Refusal, text: String) -> Fault {
+    use tier::policy::Refusal;
+    match refusal {
+        Refusal::NotFound { draft } => Fault::not_found("TIER_POLICY_DRAFT_NOT_FOUND", text)
+            .with("resource_type", "tier policy draft")
+            .with("resource_id", draft),
+        Refusal::Closed { draft } => Fault::refused("TIER_POLICY_DRAFT_CLOSED", text).with("subject", draft),
+        Refusal::Changed { draft, revision } => {
+            Fault::conflict("ETAG_MISMATCH", text).with("draft_id", draft).with("etag", page::etag(*revision))
+        }
+        Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
+        Refusal::TooMany => Fault::refused("TIER_POLICY_DRAFT_LIMIT", text),
     }
 }
 

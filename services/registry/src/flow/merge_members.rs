@@ -23,6 +23,7 @@ use crate::{
         self,
         member::{Locked, Turn},
         merge::Merge,
+        points::Wanted,
     },
 };
 use chrono::{DateTime, Utc};
@@ -165,7 +166,7 @@ async fn lock_accounts(
 ) -> Result<BTreeMap<MemberId, Account>, Error> {
     let mut accounts = store::points::lock_all(conn, programme, &ids.map(|id| id.0)).await?;
     for account in accounts.values_mut() {
-        store::points::load_lots(conn, programme, account, &[]).await?;
+        store::points::load_lots(conn, programme, account, Wanted::All).await?;
     }
     Ok(accounts)
 }

@@ -37,6 +37,8 @@ mod sweep;
 mod sync;
 mod sync_run;
 mod tier;
+mod tier_fall;
+mod tier_policy;
 mod title;
 mod update;
 mod value_profile;
