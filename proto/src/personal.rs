@@ -72,6 +72,18 @@ pub fn mask(text: &str) -> String {
     }
 }
 
+/// Whether a text looks as a mask does: what somebody writes back who was shown no more.
+pub fn is_mask(text: &str) -> bool {
+    let is_phone = || {
+        let digits = text.strip_prefix('+').unwrap_or_default().as_bytes();
+        let (head, rest) = digits.split_at(digits.len().min(PHONE_HEAD - 1));
+        let (hidden, tail) = rest.split_at(rest.len().saturating_sub(PHONE_TAIL));
+        let shown = [head, tail].concat();
+        !hidden.is_empty() && hidden.iter().all(|b| *b == b'*') && shown.iter().all(u8::is_ascii_digit)
+    };
+    !text.is_empty() && (mask(text) == text || is_phone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +106,10 @@ mod tests {
             ("a@.com", "a*"),
         ] {
             assert_eq!(mask(text), expected, "{text}");
+            assert_eq!((is_mask(text), is_mask(expected)), (false, !expected.is_empty()), "{text}");
+        }
+        for text in ["A**", "*张", "l***@mail.example.com", "+86*138*00138", "+", "+1", "+123", "a+86***00"] {
+            assert!(!is_mask(text), "{text}");
         }
     }
 

@@ -111,6 +111,12 @@ impl Feed {
         head.map_err(unread)
     }
 
+    /// The position after which all is kept.
+    pub async fn oldest(&self) -> Result<i64, Fault> {
+        let dropped = sqlx::query_scalar("SELECT dropped_position FROM feed_head").fetch_one(self.db.pool()).await;
+        dropped.map_err(unread)
+    }
+
     /// A page, and up to where facts were dropped as far as that matters to it.
     async fn read(&self, programme: Option<ProgrammeId>, after: i64, size: i64) -> Result<(Page, i64), sqlx::Error> {
         // The head first: what is read next reaches at least as far.

@@ -8,39 +8,29 @@
 use crate::{
     consumer::{Effect, EffectError, fact, programme_of},
     ids::{MemberId, ProgrammeId},
-    members::{self, Merge, Purpose, Standing},
-    page,
+    members::{self, Merge, Place, Purpose, Standing},
     peer::{PeerChannel, is_transient},
     postgres::Db,
 };
 use async_trait::async_trait;
 use koc_proto::koc::{feed::v1::Change, registry::v1 as pb};
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeSet;
 use tonic::Status;
-use uuid::Uuid;
 
-/// What the cursors of those that follow members are called. Its own name makes a service that read the feed for other facts before begin
-/// anew.
-pub const SOURCE: &str = "registry_members";
+/// What the cursors of those that follow members are called. Its own name makes a service that read the feed for other facts before, or knew
+/// of no members but its own, begin anew.
+pub const SOURCE: &str = "registry_standings";
 
-/// Members that are asked for at once.
-const PAGE: i64 = 1_000;
-
-/// A member of a programme; ordered by its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Known {
-    pub member: MemberId,
-    pub programme: ProgrammeId,
-}
+/// Members whose standing is asked for at once.
+const PAGE: i32 = 1_000;
+/// Members that are brought up to date in one transaction: each may lock what it touches.
+const RENEWED: usize = 50;
 
 /// What the registry's facts do in a service. The functions run in the transaction that moves the cursor; what all keep of members is kept
 /// when they are called, but for merges, where [`Follow::merged`] keeps it.
 #[async_trait]
 pub trait Follow: Send + Sync {
-    /// Members that the service keeps something of, in the order of their ids, after one.
-    async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error>;
-
     /// A programme was created.
     async fn programme_created(&self, _conn: &mut PgConnection, _programme: ProgrammeId) -> Result<(), EffectError> {
         Ok(())
@@ -114,36 +104,47 @@ impl<F: Follow> Follower<F> {
         }
     }
 
-    /// Brings one member to how the registry has it, which gave `found` for `asked`.
-    async fn renew(
-        &self,
-        conn: &mut PgConnection,
-        programme: ProgrammeId,
-        asked: MemberId,
-        found: &pb::Member,
-    ) -> Result<(), EffectError> {
-        let end = MemberId::parse("member_id", &found.member_id)?;
-        let leads_to = members::group(conn, programme, asked).await?.first().copied().unwrap_or(asked);
-        if leads_to != end {
-            // Nobody says which merge it was, so that any fact that comes later counts.
-            members::forget_merge(conn, programme, asked).await?;
-            let winner = if end == asked { leads_to } else { end };
-            let merge = Merge { programme, id: Uuid::nil(), loser: asked, winner, undone: end == asked };
+    /// Brings one member to how the registry has it.
+    async fn renew(&self, conn: &mut PgConnection, told: &pb::MemberStanding) -> Result<(), EffectError> {
+        let Place { programme, member } = place(told)?;
+        if let Some(last) = &told.last_merge {
+            let merge = merge(programme, &last.merge_id, &told.member_id, &last.winner_member_id, last.undone)?;
             self.follow.merged(conn, &merge).await?;
         }
-        let standing = standing(found);
-        let version = page::etag_version(&found.etag).ok_or_else(|| EffectError::Park("the member's etag is none".to_owned()))?;
-        if !members::put(conn, programme, end, version, &standing).await? {
+        let withdrawn = told.withdrawn_purposes().filter_map(purpose).map(|purpose| purpose.name().to_owned()).collect();
+        let standing = Standing::new(told.suspended, withdrawn);
+        if !members::put(conn, programme, member, told.version, &standing).await? {
+            return Ok(());
+        }
+        // How it stands matters once it stands for itself.
+        if members::group(conn, programme, member).await?.first() != Some(&member) {
             return Ok(());
         }
         if standing.suspended {
-            self.follow.suspended(conn, programme, end).await?;
+            self.follow.suspended(conn, programme, member).await?;
         }
         for purpose in Purpose::ALL.into_iter().filter(|purpose| standing.withdrew(*purpose)) {
-            self.follow.consent_withdrawn(conn, programme, end, purpose).await?;
+            self.follow.consent_withdrawn(conn, programme, member, purpose).await?;
         }
         Ok(())
     }
+
+    async fn renew_all(&self, standings: &[pb::MemberStanding]) -> Result<(), EffectError> {
+        for some in standings.chunks(RENEWED) {
+            let mut tx = self.db.begin().await?;
+            for told in some {
+                self.renew(&mut tx, told).await?;
+            }
+            tx.commit().await?;
+            self.db.wake();
+        }
+        Ok(())
+    }
+}
+
+fn place(told: &pb::MemberStanding) -> Result<Place, EffectError> {
+    let programme = ProgrammeId::parse("programme_id", &told.programme_id)?;
+    Ok(Place { programme, member: MemberId::parse("member_id", &told.member_id)? })
 }
 
 /// How a member stands, as the registry gives it.
@@ -199,32 +200,44 @@ impl<F: Follow> Effect for Follower<F> {
         }
     }
 
+    /// Whatever replicas do at once, and whatever is told meanwhile, it comes to the same: of what is put the newer counts, and a merge that
+    /// was undone is never heard of again. All merges that ever were are put, so that the feed, read from its start after this, makes none of
+    /// them stand for a moment that is long undone.
     async fn catch_up(&self) -> Result<bool, EffectError> {
-        let mut client = pb::member_service_client::MemberServiceClient::new(self.registry.clone());
-        let mut after = Known { member: MemberId(Uuid::nil()), programme: ProgrammeId(Uuid::nil()) };
+        let mut client = pb::member_feed_service_client::MemberFeedServiceClient::new(self.registry.clone());
+        let (mut page_token, mut after) = (String::new(), Place::FIRST);
         loop {
+            // Before the registry is asked: whoever is not stopped by its answer, and has not changed here since, is not stopped any more.
             let mut conn = self.db.read().await?;
-            let known = self.follow.known(&mut conn, after, PAGE).await?;
+            let stopped = members::stopped(&mut conn, after, i64::from(PAGE)).await?;
             drop(conn);
-            let Some(last) = known.last().copied() else { return Ok(true) };
-            let mut by_programme: BTreeMap<ProgrammeId, Vec<MemberId>> = BTreeMap::new();
-            for Known { member, programme } in known {
-                by_programme.entry(programme).or_default().push(member);
-            }
-            for (programme, members) in by_programme {
-                let member_ids = members.iter().map(ToString::to_string).collect();
-                let request = pb::BatchGetMembersRequest { programme_id: programme.to_string(), member_ids };
-                let answer = client.batch_get_members(request).await.map_err(failed)?.into_inner();
-                let missing: HashSet<&str> = answer.missing_member_ids.iter().map(String::as_str).collect();
-                let there = members.iter().filter(|member| !missing.contains(member.to_string().as_str()));
-                let mut tx = self.db.begin().await?;
-                for (asked, found) in there.zip(&answer.members) {
-                    self.renew(&mut tx, programme, *asked, found).await?;
+            let request =
+                pb::ListMemberStandingsRequest { programme_id: String::new(), page_size: PAGE, page_token: page_token.clone() };
+            let answer = client.list_member_standings(request).await.map_err(failed)?.into_inner();
+            self.renew_all(&answer.standings).await?;
+            let named = answer.standings.iter().map(place).collect::<Result<BTreeSet<_>, _>>()?;
+            let through = match answer.next_page_token.is_empty() {
+                true => Place::LAST,
+                false => named.last().copied().unwrap_or(Place::LAST),
+            };
+            let read_through = match stopped.last() {
+                Some((last, _)) if i32::try_from(stopped.len()).is_ok_and(|n| n == PAGE) => *last,
+                _ => Place::LAST,
+            };
+            let mut tx = self.db.begin().await?;
+            for (at, version) in stopped.iter().filter(|(at, _)| *at <= through && !named.contains(at)) {
+                if members::let_go(&mut tx, *at, *version).await? {
+                    self.follow.reinstated(&mut tx, at.programme, at.member).await?;
                 }
-                tx.commit().await?;
             }
-            self.db.wake();
-            after = last;
+            tx.commit().await?;
+            after = through.min(read_through);
+            if after == through {
+                page_token = answer.next_page_token;
+                if page_token.is_empty() {
+                    return Ok(true);
+                }
+            }
         }
     }
 }

@@ -28,6 +28,20 @@ impl Purpose {
     }
 }
 
+/// A member of a programme, in the order of the registry's lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub programme: ProgrammeId,
+    pub member: MemberId,
+}
+
+impl Place {
+    /// Before all.
+    pub const FIRST: Self = Self { programme: ProgrammeId(Uuid::nil()), member: MemberId(Uuid::nil()) };
+    /// After all.
+    pub const LAST: Self = Self { programme: ProgrammeId(Uuid::max()), member: MemberId(Uuid::max()) };
+}
+
 /// How a member stands, by what was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -250,6 +264,26 @@ pub async fn standing(conn: &mut PgConnection, programme: ProgrammeId, member: M
     Ok(found.map(|(suspended, withdrawn)| Standing::new(suspended, withdrawn)).unwrap_or_default())
 }
 
+/// As [`standing`], if what was told of the member is of a later version than `version`.
+pub async fn standing_since(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    member: MemberId,
+    version: i64,
+) -> Result<Option<Standing>, sqlx::Error> {
+    let found: Option<(bool, Vec<String>)> = sqlx::query_as(
+        "SELECT suspended, withdrawn
+         FROM followed_member
+         WHERE programme_id = $1 AND member_id = $2 AND version > $3",
+    )
+    .bind(programme.0)
+    .bind(member.0)
+    .bind(version)
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.map(|(suspended, withdrawn)| Standing::new(suspended, withdrawn)))
+}
+
 /// As [`standing`], of many whose ids lead nowhere else; those of whom nothing was told are left out.
 pub async fn standings(
     conn: &mut PgConnection,
@@ -272,12 +306,36 @@ pub async fn standings(
     Ok(rows.into_iter().map(|(id, suspended, withdrawn)| (MemberId(id), Standing::new(suspended, withdrawn))).collect())
 }
 
-/// Forgets which merge of a member was the last told of; where its id leads stays until something is put.
-pub async fn forget_merge(conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM followed_merge WHERE programme_id = $1 AND loser_id = $2")
-        .bind(programme.0)
-        .bind(member.0)
-        .execute(conn)
-        .await?;
-    Ok(())
+/// Members that do not take part in everything, after one, each with the version at which that was told.
+pub async fn stopped(conn: &mut PgConnection, after: Place, limit: i64) -> Result<Vec<(Place, i64)>, sqlx::Error> {
+    let rows: Vec<(Uuid, Uuid, i64)> = sqlx::query_as(
+        "SELECT programme_id, member_id, version
+         FROM followed_member
+         WHERE (programme_id, member_id) > ($1, $2) AND (suspended OR withdrawn <> '{}')
+         ORDER BY programme_id, member_id
+         LIMIT $3",
+    )
+    .bind(after.programme.0)
+    .bind(after.member.0)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    let at = |(programme, member, version)| (Place { programme: ProgrammeId(programme), member: MemberId(member) }, version);
+    Ok(rows.into_iter().map(at).collect())
+}
+
+/// Keeps that a member takes part in everything, unless something was told of it since `version`. What let it go was a later change than
+/// that, so what is told of `version` again has no effect.
+pub async fn let_go(conn: &mut PgConnection, at: Place, version: i64) -> Result<bool, sqlx::Error> {
+    let put = sqlx::query(
+        "UPDATE followed_member
+         SET suspended = false, withdrawn = '{}', version = version + 1
+         WHERE programme_id = $1 AND member_id = $2 AND version = $3",
+    )
+    .bind(at.programme.0)
+    .bind(at.member.0)
+    .bind(version)
+    .execute(conn)
+    .await?;
+    Ok(put.rows_affected() > 0)
 }

@@ -180,7 +180,14 @@ impl Peers {
     }
 
     /// Brings what was found about a member's level to the registry; says what it did.
-    pub async fn propose_tier(&self, request_id: String, origin: Origin, judgement: &Judgement) -> Result<String, PeerError> {
+    /// The level goes in standard deviations of the members' levels, `between_sd`, so that the registry can hold it against its own cuts.
+    pub async fn propose_tier(
+        &self,
+        request_id: String,
+        origin: Origin,
+        judgement: &Judgement,
+        between_sd: f64,
+    ) -> Result<String, PeerError> {
         let reasons: Vec<&str> = judgement.tier.reasons.iter().map(|reason| reason.text.as_str()).collect();
         let request = registry::ProposeTierRequest {
             programme_id: origin.programme.to_string(),
@@ -192,6 +199,11 @@ impl Peers {
                 as_of: Some(clock::to_proto(origin.period.end)),
                 decision_id: origin.decision.to_string(),
                 reason: reasons.join(" ").chars().take(MAX_PROPOSAL_REASON).collect(),
+                level: Some(registry::TierLevel {
+                    mean: judgement.tier.level_mean / between_sd,
+                    sd: judgement.tier.level_sd / between_sd,
+                }),
+                evidence_weight: Some(judgement.evidence_weight()),
             }),
         };
         let answer = TierServiceClient::new(self.registry.clone()).propose_tier(request).await;

@@ -3,12 +3,6 @@
 
 ALTER TABLE member ADD COLUMN erase_time timestamptz;      -- when its data was destroyed; it is SUSPENDED from then on
 
--- A deletion of somebody who is nobody's is forgotten some time after it was heard of.
-ALTER TABLE identity_tombstone ADD COLUMN create_time timestamptz; -- when it was heard of
-UPDATE identity_tombstone SET create_time = koc_now();
-ALTER TABLE identity_tombstone ALTER COLUMN create_time SET DEFAULT koc_now(), ALTER COLUMN create_time SET NOT NULL;
-CREATE INDEX identity_tombstone_create_time ON identity_tombstone (create_time);
-
 -- Persons whose data was destroyed.
 CREATE TABLE erasure (
     programme_id uuid NOT NULL,

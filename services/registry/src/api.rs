@@ -14,9 +14,11 @@ mod member_feed;
 mod member_import;
 mod points;
 mod programme;
+mod standing;
 mod sync;
 mod sync_run;
 mod tier;
+mod tier_policy;
 mod value_profile;
 mod webhook;
 
@@ -100,6 +102,10 @@ pub fn routes(
         ))
         .add_service(served!(pb::export_service_server::ExportServiceServer<_>, export::ExportApi::new(gate.clone(), terms)))
         .add_service(served!(pb::tier_service_server::TierServiceServer<_>, tier::TierApi::new(gate.clone())))
+        .add_service(served!(
+            pb::tier_policy_service_server::TierPolicyServiceServer<_>,
+            tier_policy::TierPolicyApi::new(gate.clone())
+        ))
         .add_service(served!(
             pb::value_profile_service_server::ValueProfileServiceServer<_>,
             value_profile::ValueProfileApi::new(gate.clone())

@@ -53,8 +53,8 @@ impl Default for ErasureConfig {
 /// Settings of webhooks.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct WebhookConfig {
-    /// File with the keys that seal the secrets of webhooks: Base64 of 32 random bytes, one a line, the first seals and all open. Without it
-    /// there are no webhooks.
+    /// File with the keys that seal the secrets of webhooks: Base64 of 32 random bytes, one a line. The first seals, what another sealed is
+    /// sealed anew, and all open: a new key stands second with every replica before it stands first. Without it there are no webhooks.
     #[arg(long, env = "KOC_WEBHOOK_KEYS_FILE")]
     pub webhook_keys_file: Option<PathBuf>,
 

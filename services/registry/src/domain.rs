@@ -20,6 +20,7 @@ pub mod presence;
 pub mod profile;
 pub mod programme;
 pub mod search;
+pub mod standing;
 pub mod suppression;
 pub mod sync;
 pub mod sync_run;

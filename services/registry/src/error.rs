@@ -9,6 +9,7 @@ use crate::domain::{
     member_import, merge,
     points::{self, EntryId},
     sync_run,
+    tier::{dry_run, policy},
     webhook::WebhookId,
 };
 use koc_chassis::{
@@ -67,6 +68,16 @@ pub enum Error {
     ConsumerUnknown { consumer: String },
     #[error("the member {member} withdrew consent to {}", purpose.name())]
     ConsentWithdrawn { member: MemberId, purpose: Purpose },
+    #[error("the programme has no tier {tier_id}")]
+    TierNotFound { tier_id: String },
+    #[error("nobody holds the member {member} in its tier")]
+    TierNotHeld { member: MemberId },
+    #[error("no tier policy was in force then")]
+    TierPolicyNotFound,
+    #[error(transparent)]
+    DraftRefused(#[from] policy::Refusal),
+    #[error(transparent)]
+    DryRunRefused(#[from] dry_run::Refusal),
     #[error("there is no such entry of points")]
     EntryNotFound { entry: EntryId },
     #[error(transparent)]
@@ -99,6 +110,10 @@ pub enum Error {
     Feed(Fault),
     #[error("there is no webhook {webhook}")]
     WebhookNotFound { webhook: WebhookId },
+    #[error(
+        "what the webhook {webhook} was to get next is not kept any more: replay it from a position, or from the oldest that is kept"
+    )]
+    WebhookPositionDropped { webhook: WebhookId },
     #[error("the programme has {limit} webhooks, and no more are kept")]
     WebhookLimit { limit: usize },
     #[error("the webhook {webhook} was changed meanwhile: it is at version {version}")]

@@ -1,9 +1,12 @@
 //! Work of several steps.
 
 pub mod apply_batch;
+pub mod assign_tier;
 pub mod award_badges;
+pub mod complete_search;
 pub mod deliver_webhooks;
 pub mod erase_member;
+pub mod evaluate_tiers;
 pub mod expire_points;
 pub mod find_members;
 pub mod follow_members;
@@ -21,3 +24,5 @@ pub mod suppress;
 pub mod sweep_unseen;
 pub mod sync_run;
 pub mod tell_consents;
+pub mod tend_webhooks;
+pub mod try_tier_policy;

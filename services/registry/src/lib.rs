@@ -13,11 +13,8 @@ pub use config::Config;
 pub use error::Error;
 
 use crate::flow::{
-    deliver_webhooks::{self, Deliverer},
-    erase_member::Overdue,
-    expire_points, import_members,
-    post_webhook::Poster,
-    purge_syncs, rank_members, sweep_unseen,
+    complete_search, deliver_webhooks::Deliverer, erase_member::Overdue, expire_points, import_members, post_webhook::Poster,
+    purge_syncs, rank_members, sweep_unseen, tend_webhooks, try_tier_policy,
 };
 use koc_chassis::{
     gate,
@@ -61,8 +58,13 @@ const RECORD_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const OVERDUE_PAUSE: Duration = Duration::from_secs(60);
 /// How often points whose time is over are looked for.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often names are looked for that an older version wrote.
+const COMPLETION_PAUSE: Duration = Duration::from_secs(5);
 /// How often the counts behind ranks are added up; ranks are exact meanwhile.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often endpoints that were deleted are looked for.
+const DELETED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Serves the registry until `stop`.
 pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
@@ -85,16 +87,30 @@ pub async fn serve(config: Config, metrics: Metrics, stop: CancellationToken) ->
     let keys = privacy.keys.clone();
     service.run_jobs(sweep_unseen::KIND, Arc::new(sweep_unseen::Sweep::new(db.clone(), keys.clone())));
     service.run_jobs(import_members::KIND, Arc::new(import_members::Reader::new(db.clone(), api::parse_row, keys)));
+    service.run_jobs(try_tier_policy::KIND, Arc::new(try_tier_policy::Trial::new(db.clone())));
+    let tried = db.clone();
+    service.every(PURGE_PAUSE, move || try_tier_policy::forget(tried.clone()));
     let synced = db.clone();
     service.every(PURGE_PAUSE, move || purge_syncs::sweep(synced.clone()));
     let undelivered = db.clone();
-    service.every(PURGE_PAUSE, move || deliver_webhooks::forget(undelivered.clone()));
+    service.every(PURGE_PAUSE, move || tend_webhooks::forget(undelivered.clone()));
+    let deleted = db.clone();
+    service.every(DELETED_PAUSE, move || tend_webhooks::remove_deleted(deleted.clone()));
+    let incomplete = db.clone();
+    service.every(COMPLETION_PAUSE, move || complete_search::sweep(incomplete.clone()));
     let (members, work) = Reading::lane(&db);
     service.spawn(work);
     let local = poster.is_local();
     let (feed, payload) = (service.feed().clone(), api::payload);
-    let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
-    service.spawn(deliverer.run());
+    if seal.is_off() {
+        tracing::info!("no key for the secrets of webhooks was given: none is delivered to");
+    } else {
+        service.spawn(tend_webhooks::reseal(db.clone(), seal.clone()));
+        let sealed = (db.clone(), seal.clone());
+        service.every(PURGE_PAUSE, move || tend_webhooks::reseal(sealed.0.clone(), sealed.1.clone()));
+        let deliverer = Deliverer { db: db.clone(), feed, poster, seal: seal.clone(), payload, stop: stop.clone() };
+        service.spawn(deliverer.run());
+    }
     let routes = api::routes(&service, &privacy, members, stop, seal, local);
     service.serve(routes, metrics).await
 }

@@ -2,11 +2,11 @@
 //!
 //! **Lock order.** A transaction takes its locks in this order and never goes back:
 //! 0. the row of an import of a file, then that of a sync's run;
-//! 1. the programme's row (a new tier policy, an evaluation, another owner of a field);
+//! 1. the programme's row (a draft of a tier policy or a trial of it, an evaluation, another owner of a field);
 //! 2. external identities, in the order of source system and external id: claimed by inserting them, which waits for a
 //!    transaction that has inserted the same;
 //! 3. members, in the order of their ids; their identities change under these locks: whose they are, and whether a source still has them;
-//! 4. what hangs on a member: its value profile and its tier proposal;
+//! 4. what hangs on a member: its value profile, its tier proposal, readings and standing;
 //! 5. accounts of points, in the order of their members' ids: first those that have none get one, then all are locked. Entries, lots,
 //!    awards and places on leaderboards change under the lock of their member's account;
 //! 6. erasures, one at a time; what is suppressed is inserted in the order of its hashes.
@@ -28,6 +28,7 @@ pub mod points;
 pub mod programme;
 pub mod rejected_row;
 pub mod search;
+pub mod standing;
 pub mod suppression;
 pub mod sweep;
 pub mod sync_run;

@@ -11,8 +11,9 @@ use crate::{
 use koc_chassis::{
     follow,
     ids::{MemberId, ProgrammeId},
-    members::Purpose,
+    members::{Purpose, Standing},
     money::{Currency, Money},
+    page,
     peer::PeerChannel,
 };
 use koc_proto::koc::{budget::v1 as budget, registry::v1 as registry};
@@ -76,18 +77,24 @@ impl Registry {
             return Err(Error::MemberNotFound(member));
         }
         let standing = follow::standing(&found);
-        let participation = match (standing.suspended, standing.withdrew(Purpose::Participation)) {
-            (true, _) => Participation::Suspended,
-            (false, true) => Participation::Withdrawn,
-            (false, false) => Participation::Given,
-        };
+        let version = page::etag_version(&found.etag).unwrap_or_default();
         let profile = found.profile.unwrap_or_default();
         Ok(Candidate {
             member: MemberId::parse("member_id", &found.member_id)?,
             tier_id: found.tier_id,
             region_code: Some(profile.region_code).filter(|code| !code.is_empty()),
-            participation,
+            version,
+            participation: participation(&standing),
         })
+    }
+}
+
+/// Whether one who stands so may take what is offered.
+pub fn participation(standing: &Standing) -> Participation {
+    match (standing.suspended, standing.withdrew(Purpose::Participation)) {
+        (true, _) => Participation::Suspended,
+        (false, true) => Participation::Withdrawn,
+        (false, false) => Participation::Given,
     }
 }
 

@@ -1,6 +1,6 @@
 //! All SQL of the service. Functions take one connection; inside a transaction it is the transaction's.
 //!
-//! Lock order: a brief; a task before an assignment, an assignment before its jobs.
+//! Lock order: a brief; a member before its tasks, a task before an assignment, an assignment before its jobs.
 
 pub mod assignment;
 pub mod brief;

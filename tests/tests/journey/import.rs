@@ -200,6 +200,29 @@ async fn an_export_comes_in_whole_whoever_is_killed_in_the_middle() {
     assert!(code == 3 && said.contains("3 were deleted"), "{code}: {said}");
     let gone: Vec<_> = crm.members(&calm).await.into_iter().filter(|(_, (_, state))| *state != 1).map(|(id, _)| id).collect();
     assert_eq!(gone, ["3297", "3298", "3299"]);
+
+    // The registry is killed while it deletes whom the export lacks: the client waits for it, and tells of all.
+    let mut held = admin.begin().await.expect("a transaction");
+    let sql = "SELECT 1
+               FROM registry.member AS m
+               JOIN registry.external_identity AS i USING (programme_id, member_id)
+               WHERE i.programme_id = $1::uuid AND i.external_id = '3294'
+               FOR UPDATE OF m";
+    sqlx::query(sql).bind(&calm).execute(&mut *held).await.expect("the member is there");
+    let file = crm.file("fewer.csv", &export(0..PEOPLE - 6));
+    let client = crm.import(&calm, &file, &["--mode", "full"]).spawn().expect("it starts");
+    wait::until("the sweep to wait", PATIENCE, || async {
+        let request = pb::ListSyncRunsRequest { programme_id: calm.clone(), ..Default::default() };
+        let runs = SyncRunServiceClient::new(crm.channel()).list_sync_runs(request).await.ok()?.into_inner().runs;
+        runs.first().is_some_and(|run| run.state() == pb::SyncRunState::Sweeping).then_some(())
+    })
+    .await;
+    crm.suite.kill("registry");
+    held.rollback().await.expect("given back");
+    crm.suite.launch("registry");
+    let ended = tokio::task::spawn_blocking(move || client.wait_with_output()).await.expect("not cancelled").expect("it ended");
+    let (said, code) = told(&ended);
+    assert!(code == 3 && said.contains("3 were deleted") && said.contains("1 rejected"), "{code}: {said}");
     let file = crm.file("half.csv", &export(0..PEOPLE / 2));
     let (said, code) = crm.run(&calm, &file, &["--mode", "full"]).await;
     assert!(code == 4 && said.contains("nobody was deleted"), "{code}: {said}");

@@ -48,6 +48,7 @@ impl pb::member_limit_service_server::MemberLimitService for Api {
                     let actor = work.actor().to_owned();
                     let mut limit = store::member_limit::set(work.conn(), &new, &actor).await?;
                     if persons.len() > 1 {
+                        store::member_limit::set_aside(work.conn(), programme, &persons, member, &period).await?;
                         store::member_limit::lend(work.conn(), programme, &persons).await?;
                         // What all of them have in use counts.
                         let all = store::member_limit::list(work.conn(), programme, Some(member), None, MAX_LIMITS).await?;

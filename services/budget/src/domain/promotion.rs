@@ -11,6 +11,8 @@ pub const AGAIN_AFTER: TimeDelta = TimeDelta::hours(6);
 pub const MAX_TRIES: u32 = 28;
 /// Why a member that moved to a lower tier, or sideways, gets nothing.
 pub const NO_RISE: &str = "NO_RISE";
+/// Why one gets nothing whose person has the gift by another id: it was merged while both waited for it.
+pub const GIVEN_ALREADY: &str = "GIVEN_ALREADY";
 
 /// What members get who rise to a tier.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use koc_chassis::{
     clock,
     consumer::EffectError,
-    follow::{Follow, Known},
+    follow::Follow,
     members::{self, Merge},
 };
 use koc_proto::koc::registry::v1 as registry;
@@ -20,10 +20,6 @@ pub struct FollowRegistry;
 
 #[async_trait]
 impl Follow for FollowRegistry {
-    async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
-        store::member::known(conn, after, limit).await
-    }
-
     /// Who rises to a tier with a gift gets it, once.
     async fn tier_changed(
         &self,
@@ -50,6 +46,7 @@ impl Follow for FollowRegistry {
         let persons = store::member::lock_persons(conn, merge.programme, &[merge.loser, merge.winner]).await?;
         if members::put_merge(conn, merge).await? {
             store::member_limit::take_borrowed(conn, merge.programme, &persons).await?;
+            store::member_limit::take_back(conn, merge.programme, &persons).await?;
             store::member_limit::lend(conn, merge.programme, &persons).await?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::{
     domain::{
         grant::costs_nothing_to_issue,
         plan::Stage,
-        promotion::{AGAIN_AFTER, MAX_TRIES, NO_RISE, Promotion, Sources, State, paying},
+        promotion::{AGAIN_AFTER, GIVEN_ALREADY, MAX_TRIES, NO_RISE, Promotion, Sources, State, paying},
         resource::Resource,
     },
     error::Error,
@@ -83,6 +83,10 @@ impl OpenPromotion {
         let currency = self.api.currencies.of(programme).await.map_err(failed)?;
         let region = members.region(programme, promotion.member).await.map_err(failed)?;
         let mut tx = self.api.gate.db().begin().await?;
+        if store::promotion::has_another(&mut tx, promotion).await? {
+            tx.rollback().await?;
+            return self.settle(job, promotion, State::Refused(GIVEN_ALREADY.to_owned())).await;
+        }
         let found = store::resource::find(&mut tx, programme, promotion.resource, None).await?;
         let resource = found.ok_or_else(|| broken(&"the resource is gone"))?;
         match sources(&mut tx, promotion, &resource, region, currency).await {

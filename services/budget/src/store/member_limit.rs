@@ -79,8 +79,8 @@ pub async fn set(conn: &mut PgConnection, limit: &MemberLimit, set_by: &str) -> 
          JOIN plan AS p ON p.plan_id = e.plan_id
          WHERE r.programme_id = $1 AND r.member_id = $2 AND $3 <= p.period_start_time AND p.period_end_time <= $4
          ON CONFLICT (programme_id, member_id, period_start_time) DO UPDATE
-         SET amount = excluded.amount, borrowed = false, decision_id = excluded.decision_id, reason = excluded.reason, set_by = excluded.set_by,
-             update_time = excluded.update_time
+         SET amount = excluded.amount, borrowed = false, set_aside = NULL, set_aside_for = NULL, decision_id = excluded.decision_id,
+             reason = excluded.reason, set_by = excluded.set_by, update_time = excluded.update_time
          RETURNING programme_id, member_id, period_start_time, period_end_time, amount, used, decision_id, reason",
         programme.0,
         member.0,
@@ -94,6 +94,47 @@ pub async fn set(conn: &mut PgConnection, limit: &MemberLimit, set_by: &str) -> 
     .fetch_one(conn)
     .await?;
     row.try_into()
+}
+
+/// Sets aside what the other ids of a person had for a period of their own, as the limit of `holds` is that of all of them. Under their locks.
+pub async fn set_aside(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    person: &[MemberId],
+    holds: MemberId,
+    period: &Period,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE member_limit
+         SET amount = 0, set_aside = amount, set_aside_for = $3, update_time = koc_now()
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND member_id <> $3 AND amount > 0
+           AND (period_start_time, period_end_time) = ($4, $5)",
+        programme.0,
+        &person.iter().map(|member| member.0).collect::<Vec<_>>(),
+        holds.0,
+        period.start(),
+        period.end(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives each of these members its own limits back that were set aside for one that is another person by now. Under their locks.
+pub async fn take_back(conn: &mut PgConnection, programme: ProgrammeId, members: &[MemberId]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE member_limit AS l
+         SET amount = l.set_aside, set_aside = NULL, set_aside_for = NULL, update_time = koc_now()
+         WHERE l.programme_id = $1 AND l.member_id = ANY ($2) AND l.set_aside IS NOT NULL AND l.amount = 0
+           AND coalesce((SELECT a.leads_to FROM member_alias AS a WHERE a.programme_id = $1 AND a.member_id = l.member_id), l.member_id)
+               <> coalesce((SELECT a.leads_to FROM member_alias AS a WHERE a.programme_id = $1 AND a.member_id = l.set_aside_for),
+                           l.set_aside_for)",
+        programme.0,
+        &members.iter().map(|member| member.0).collect::<Vec<_>>(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Takes away what members of one person have borrowed of each other. Under their locks.

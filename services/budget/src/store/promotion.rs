@@ -132,6 +132,21 @@ pub async fn begin(conn: &mut PgConnection, moved: Moved<'_>) -> Result<Option<P
     Ok(begun.map(PromotionId))
 }
 
+/// Whether the same person, by another id, has had the gift for the tier, or is to have it: of several that wait the oldest gets it.
+pub async fn has_another(conn: &mut PgConnection, promotion: &Promotion) -> Result<bool, sqlx::Error> {
+    let person = super::member::ids(conn, promotion.programme, Some(promotion.member)).await?.unwrap_or_default();
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM promotion
+                          WHERE programme_id = $1 AND member_id = ANY ($2) AND tier_id = $3 AND promotion_id <> $4
+                            AND (state = 'GRANTED' OR (state = 'PENDING' AND promotion_id < $4))) AS "found!""#,
+        promotion.programme.0,
+        &person,
+        promotion.tier_id,
+        promotion.id.0,
+    );
+    found.fetch_one(conn).await
+}
+
 /// Keeps what came of a promotion.
 pub async fn put_state(conn: &mut PgConnection, id: PromotionId, state: &State) -> Result<(), sqlx::Error> {
     let (name, grant, refusal) = match state {

@@ -157,17 +157,29 @@ async fn what_a_member_without_a_limit_uses_counts_towards_that_of_the_one_it_wa
     assert_eq!(world.limits_of(&winner).await, [(winner.clone(), 1_000, 700)]);
     over_limit(world.reserve_for(&winner, 301).await, &winner, 301, 300);
 
-    // Set by either id it is the winner's own, beside the loser's.
-    let set = world.set_limit(world.limit_request(&loser, 400)).await.expect("a limit");
-    assert_eq!((set.member_id, minor(set.limit.as_ref()), minor(set.used.as_ref())), (winner.clone(), 1_400, 700));
-    world.reserve_for(&winner, 700).await.expect("held");
+    // Set by either id it is that of the person: what the loser had is set aside, and stays so when a third adds its own.
+    let set = world.set_limit(world.limit_request(&loser, 900)).await.expect("a limit");
+    assert_eq!((set.member_id, minor(set.limit.as_ref()), minor(set.used.as_ref())), (winner.clone(), 900, 700));
+    over_limit(world.reserve_for(&loser, 201).await, &winner, 201, 200);
+    world.reserve_for(&winner, 200).await.expect("held");
     over_limit(world.reserve_for(&loser, 1).await, &winner, 1, 0);
+    let other = members.create().await;
+    world.set_limit(world.limit_request(&other, 50)).await.expect("a limit");
+    members.merge(&winner, &other).await;
+    world.heard(MERGED, &other, 1).await;
+    assert_eq!(world.limits_of(&winner).await, [(winner.clone(), 950, 900)]);
     world.verified().await;
 
-    members.unmerge(&loser).await;
-    world.heard(MERGED, &loser, 0).await;
-    assert_eq!(world.limits_of(&winner).await, [(winner.clone(), 400, 1_400)]);
+    for gone in [&other, &loser] {
+        members.unmerge(gone).await;
+        world.heard(MERGED, gone, 0).await;
+    }
+    assert_eq!(world.limits_of(&winner).await, [(winner.clone(), 900, 900)]);
     assert_eq!(world.limits_of(&loser).await, [(loser.clone(), 1_000, 0)]);
+    assert_eq!(world.limits_of(&other).await, [(other.clone(), 50, 0)]);
+    let borrowed = "UPDATE member_limit SET borrowed = true WHERE member_id = $1::uuid";
+    let refused = sqlx::query(borrowed).bind(&loser).execute(&world.budget.database.admin).await.expect_err("it is its own");
+    assert!(refused.to_string().contains("member_limit_borrowed"), "{refused}");
     // A member that only borrowed has none again.
     let (third, fourth) = (members.create().await, members.create().await);
     world.set_limit(world.limit_request(&third, 10)).await.expect("a limit");

@@ -82,6 +82,7 @@ pub async fn promote(world: &World, member_id: &str) {
         as_of: Some(in_days(0)),
         decision_id: id(),
         reason: "good work".into(),
+        ..Default::default()
     };
     let (programme_id, member_id) = (world.programme.clone(), member_id.to_owned());
     let request = registry::ProposeTierRequest {

@@ -140,6 +140,31 @@ async fn nothing_is_given_without_a_gift_for_the_tier_or_for_a_rise_before_it_wa
     assert_eq!(listed(&world, "").await, []);
 }
 
+#[tokio::test]
+async fn who_is_merged_while_the_gift_is_waited_for_gets_it_once() {
+    let world = World::new().await;
+    let kit = kit_for_core(&world, 0).await;
+    let members = members_of(&world);
+    let (winner, loser) = (members.create().await, members.create().await);
+    for member in [&winner, &loser] {
+        promote(&world, member).await;
+        promoted(&world, member, State::Pending, "STOCK_EXHAUSTED").await;
+    }
+    members.merge(&winner, &loser).await;
+    let sql = "SELECT count(*) FROM member_alias WHERE member_id = $1::uuid";
+    wait::until("the merge to be heard", PATIENCE, async || (world.count(sql, &loser).await == 1).then_some(())).await;
+    receive(&world, &kit.resource_id, 5).await.expect("received");
+    world.budget.advance(7 * HOUR).await;
+    let settled = wait::until("both to be settled", PATIENCE, async || {
+        let found = listed(&world, &winner).await;
+        (found.len() == 2 && found.iter().all(|one| one.state() != State::Pending)).then_some(found)
+    })
+    .await;
+    let came: Vec<_> = settled.iter().map(|one| (one.state(), one.refusal.as_str())).collect();
+    assert_eq!(came, [(State::Granted, ""), (State::Refused, "GIVEN_ALREADY")]);
+    assert_eq!(stock(&world, &kit.resource_id).await.expect("a page").on_hand, 4);
+}
+
 fn members_of(world: &World) -> Members {
     Members::new(world.registry(), &world.programme)
 }

@@ -3,7 +3,7 @@
 use crate::mini;
 use koc_chassis::{
     ids::{MemberId, ProgrammeId},
-    members::{self, Merge, Purpose, Standing},
+    members::{self, Merge, Place, Purpose, Standing},
 };
 use koc_tests::service;
 use rand::{
@@ -124,4 +124,55 @@ async fn of_what_is_told_of_a_member_the_highest_version_counts() {
     assert_eq!(members::standing(&mut conn, programme, loser).await.expect("read"), expected);
     assert_eq!(members::standing(&mut conn, programme, MemberId::new()).await.expect("read"), Standing::default());
     assert_eq!(members::standing(&mut conn, ProgrammeId::new(), member).await.expect("read"), Standing::default());
+}
+
+#[tokio::test]
+async fn who_is_let_go_is_whoever_was_stopped_and_of_whom_nothing_was_told_meanwhile() {
+    let database = service::database(&mini::schema()).await;
+    let mut conn = database.admin.acquire().await.expect("a connection");
+    let programme = ProgrammeId::new();
+    let [suspended, withdrew, told, part] = [(); 4].map(|()| MemberId::new());
+    members::put_suspended(&mut conn, programme, suspended, 5, true).await.expect("kept");
+    members::put_consent(&mut conn, programme, withdrew, 6, Purpose::Contact, false).await.expect("kept");
+    members::put_suspended(&mut conn, programme, told, 7, true).await.expect("kept");
+    members::put_suspended(&mut conn, programme, part, 8, false).await.expect("kept");
+    let at = |member| Place { programme, member };
+    let stopped = members::stopped(&mut conn, Place::FIRST, 10).await.expect("read");
+    assert_eq!(stopped, [(at(suspended), 5), (at(withdrew), 6), (at(told), 7)], "in order, and none that takes part");
+    assert_eq!(members::stopped(&mut conn, at(suspended), 1).await.expect("read"), [(at(withdrew), 6)]);
+    // Between the two somebody else is told of one.
+    members::put_suspended(&mut conn, programme, told, 9, true).await.expect("kept");
+    let mut let_go = Vec::new();
+    for (place, version) in stopped {
+        let_go.push(members::let_go(&mut conn, place, version).await.expect("looked at"));
+    }
+    assert_eq!(let_go, [true, true, false]);
+    assert!(members::standing(&mut conn, programme, told).await.expect("read").suspended);
+    for member in [suspended, withdrew] {
+        assert_eq!(members::standing(&mut conn, programme, member).await.expect("read"), Standing::default());
+    }
+    // What stopped it is told once more, and what is told next counts.
+    assert!(!members::put_suspended(&mut conn, programme, suspended, 5, true).await.expect("not kept"));
+    assert!(members::put_suspended(&mut conn, programme, suspended, 7, true).await.expect("kept"));
+    assert_eq!(
+        members::standing_since(&mut conn, programme, suspended, 6).await.expect("read"),
+        Some(Standing::new(true, Vec::new()))
+    );
+    assert_eq!(members::standing_since(&mut conn, programme, suspended, 7).await.expect("read"), None);
+}
+
+/// What a new reader is told first is the last merge of each; the older ones, told after it, never stand.
+#[tokio::test]
+async fn a_merge_that_was_undone_and_is_told_again_does_not_stand_for_a_moment() {
+    let database = service::database(&mini::schema()).await;
+    let mut conn = database.admin.acquire().await.expect("a connection");
+    let (programme, loser) = (ProgrammeId::new(), MemberId::new());
+    let merges =
+        [MemberId::new(), MemberId::new()].map(|winner| Merge { programme, id: Uuid::now_v7(), loser, winner, undone: false });
+    let undone = merges.map(|merge| Merge { undone: true, ..merge });
+    assert!(members::put_merge(&mut conn, &undone[1]).await.expect("kept"));
+    for told in [merges[0], undone[0], merges[1], undone[1]] {
+        assert!(!members::put_merge(&mut conn, &told).await.expect("not kept"), "{told:?}");
+        assert_eq!(members::group(&mut conn, programme, loser).await.expect("read"), [loser]);
+    }
 }

@@ -90,6 +90,7 @@ pub async fn place(stage: &Stage) -> anyhow::Result<()> {
                     as_of: Some(clock::to_proto(as_of)),
                     decision_id: stage.request_id(&format!("{step} decision")),
                     reason: "results of the year before, from the spreadsheet they were kept in".to_owned(),
+                    ..Default::default()
                 }),
             };
             must!(ANALYST, stage.tiers(), propose_tier, request)?;
@@ -105,7 +106,7 @@ pub async fn evaluate(stage: &Stage, plan: &Plan) -> anyhow::Result<()> {
 }
 
 async fn run_evaluation(stage: &Stage, step: &str) -> anyhow::Result<()> {
-    let (mut promoted, mut stayed, mut after_member_id) = (Vec::new(), Vec::new(), String::new());
+    let (mut promoted, mut stayed, mut warned, mut after_member_id) = (Vec::new(), Vec::new(), Vec::new(), String::new());
     loop {
         let request = pb::EvaluateTiersRequest {
             programme_id: stage.programme_id(),
@@ -116,17 +117,21 @@ async fn run_evaluation(stage: &Stage, step: &str) -> anyhow::Result<()> {
         let moves = must!(ADMIN, stage.tiers(), evaluate_tiers, request)?;
         promoted.extend(moves.promoted);
         stayed.extend(moves.stayed);
+        warned.extend(moves.reviewed);
         if moves.next_after_member_id.is_empty() {
             break;
         }
         after_member_id = moves.next_after_member_id;
     }
-    stage.say(&format!("  Tiers: {} promoted, {} stay", promoted.len(), stayed.len()));
+    stage.say(&format!("  Tiers: {} promoted, {} stay, {} come under review", promoted.len(), stayed.len(), warned.len()));
     if let Some(first) = promoted.first() {
         stage.say(&format!("    e.g. {} → {}: {}", first.from_tier_id, first.to_tier_id, first.reason));
     }
     if let Some(first) = stayed.first() {
         stage.say(&format!("    e.g. {} stays: {}", first.from_tier_id, first.reason));
+    }
+    if let Some(first) = warned.first() {
+        stage.say(&format!("    e.g. {} is under review: {}", first.from_tier_id, first.reason));
     }
     Ok(())
 }

@@ -130,13 +130,16 @@ impl Members {
         let upload = uploader.upload(&mut members, &mut witness).await;
         witness.progress.end();
         let mut upload = upload?;
-        if self.mode == Mode::Full {
-            upload.run = swept(&uploader).await?;
-        }
+        // Whatever becomes of that, what was brought in is told of, and what was rejected is kept.
+        let swept = match self.mode {
+            Mode::Full => swept(&uploader).await.map(|run| upload.run = run),
+            Mode::Incremental => Ok(()),
+        };
         report(&upload, started.elapsed(), self.dry_run);
         if let Some((path, rows)) = witness.rejects.finish()? {
             say(&format!("{rows} rejected rows are in {}", path.display()));
         }
+        swept?;
         Ok(match upload.run.state() {
             pb::SyncRunState::Held => ExitCode::from(HELD),
             _ if upload.rejected() > 0 => ExitCode::from(SOME_REJECTED),
@@ -207,6 +210,9 @@ fn report(upload: &Upload, took: Duration, dry_run: bool) {
         let (unseen, source) = (run.unseen_identities, run.source_identities);
         say(&format!("{unseen} of the {source} persons of {} are not in the file", run.source_system));
         match run.state() {
+            pb::SyncRunState::Checking | pb::SyncRunState::Sweeping => {
+                say(&format!("the run {} goes on at the registry; GetSyncRun tells of it", run.sync_run_id));
+            }
             pb::SyncRunState::Held => say(&format!(
                 "that is more than {} %, or an id could not be read: nobody was deleted. Another person may confirm the run {} by ConfirmSweep",
                 run.max_delete_percent, run.sync_run_id

@@ -375,11 +375,17 @@ impl<'m> Uploader<'m> {
         answer.run.ok_or_else(|| Status::data_loss("a run was closed and not told"))
     }
 
-    /// The run as it is now.
+    /// The run as it is now. Waits for a registry that cannot be reached for the moment.
     pub async fn look(&self) -> anyhow::Result<pb::SyncRun> {
+        let give_up = Instant::now() + PATIENCE;
         let request = pb::GetSyncRunRequest { programme_id: self.programme.clone(), sync_run_id: self.run.sync_run_id.clone() };
-        let answer = SyncRunServiceClient::new(self.channel.clone()).get_sync_run(request).await;
-        let answer = answer.map_err(|status| anyhow::anyhow!("the run cannot be read: {}", client::describe(&status)))?;
+        let answer = loop {
+            match SyncRunServiceClient::new(self.channel.clone()).get_sync_run(request.clone()).await {
+                Ok(answer) => break answer,
+                Err(status) if client::passes(&status) && Instant::now() < give_up => pause().await,
+                Err(status) => anyhow::bail!("the run cannot be read: {}", client::describe(&status)),
+            }
+        };
         answer.into_inner().run.ok_or_else(|| anyhow::anyhow!("the run was not told"))
     }
 }

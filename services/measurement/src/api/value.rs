@@ -19,11 +19,12 @@ use koc_chassis::{
     fault::{Violation, Violations},
     gate::{Call, Gate},
     ids::{MemberId, ProgrammeId},
-    members,
+    members::{self, Purpose},
     money::{Currency, Money},
 };
 use koc_proto::koc::measurement::v1 as pb;
 use sqlx::PgConnection;
+use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 
 /// Outputs of a programme that one value is compared with.
@@ -64,7 +65,8 @@ fn parse_model(message: &pb::ValueModel, version: i32, currency: Currency) -> Re
     })
 }
 
-/// The outputs to compare with: those of the trailing 180 days before `as_of`, read at that time.
+/// The outputs to compare with: those of the trailing 180 days before `as_of`, read at that time, but for those of members who do not consent
+/// to profiling: who is not judged helps to judge nobody.
 async fn field(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -72,7 +74,10 @@ async fn field(
     model: &ValueModel,
 ) -> Result<Vec<Measured>, Error> {
     let from = as_of - TimeDelta::days(COHORT_DAYS);
-    let outputs = store::output::published(conn, programme, from, as_of, MAX_COMPARED).await?;
+    let mut outputs = store::output::published(conn, programme, from, as_of, MAX_COMPARED).await?;
+    let members: BTreeSet<MemberId> = outputs.iter().map(|output| output.member).collect();
+    let standings = members::standings(conn, programme, &Vec::from_iter(members)).await?;
+    outputs.retain(|output| standings.get(&output.member).is_none_or(|standing| !standing.withdrew(Purpose::Profiling)));
     Ok(store::output::measure(conn, outputs, as_of, model.attribution_days).await?)
 }
 

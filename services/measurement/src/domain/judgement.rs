@@ -13,7 +13,7 @@ use super::money::{round_to_minor, sum_minor};
 use super::period::Period;
 use super::posterior::{OutputResult, Posterior, PosteriorError, PosteriorInputs, posterior};
 use super::tier_proposal::{TierInputs, TierPolicy, TierProposal, propose_tier};
-use super::types::{TypeEvidence, TypePolicy, TypeProfile, score_types};
+use super::types::{TypeEvidence, TypePolicy, TypeProfile, TypeScore, score_types};
 use super::value::returns::return_on;
 use super::value::{OpinionDirection, ValueType};
 
@@ -154,8 +154,21 @@ pub fn judge(inputs: &Inputs, pool: &[OutputResult]) -> Result<Judgement, InputE
 
 /// Level and weight of the type the member is best at. Conduct is not told to this service: without trials its share is the prior's
 /// middle. Eligibility and room are the registry's to judge.
+impl Judgement {
+    /// The weight of the evidence behind the level.
+    pub fn evidence_weight(&self) -> f64 {
+        best(&self.profile).map_or(0.0, |score| score.weight)
+    }
+}
+
+/// The type that a member's level is taken from.
+fn best(profile: &TypeProfile) -> Option<&TypeScore> {
+    let best = profile.primary.or(profile.nearest)?;
+    profile.scores.iter().find(|score| score.value_type == best)
+}
+
 fn tier_inputs(inputs: &Inputs, profile: &TypeProfile) -> TierInputs {
-    let best = profile.primary.or(profile.nearest).and_then(|best| profile.scores.iter().find(|score| score.value_type == best));
+    let best = best(profile);
     TierInputs {
         value_mean: best.map_or(0.0, |score| score.mean),
         value_sd: best.map_or(inputs.type_policy.between_sd, |score| score.sd),

@@ -56,7 +56,8 @@ impl JobHandler for ApplyDecision {
                 self.keep(job, Applied::Profile, answer, TIER).await
             }
             TIER => {
-                let answer = self.peers.propose_tier(job.request_id("propose_tier"), origin(&decision), &decision.outcome).await;
+                let (request_id, between_sd) = (job.request_id("propose_tier"), decision.inputs.tier_policy.between_sd);
+                let answer = self.peers.propose_tier(request_id, origin(&decision), &decision.outcome, between_sd).await;
                 self.keep(job, Applied::Tier, answer, LIMIT).await
             }
             LIMIT => {

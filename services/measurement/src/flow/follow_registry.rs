@@ -3,11 +3,7 @@
 
 use crate::{flow::open_programme, store};
 use async_trait::async_trait;
-use koc_chassis::{
-    consumer::EffectError,
-    follow::{Follow, Known},
-    ids::ProgrammeId,
-};
+use koc_chassis::{consumer::EffectError, follow::Follow, ids::ProgrammeId};
 use sqlx::PgConnection;
 
 /// Follows the registry's members and programmes.
@@ -15,10 +11,6 @@ pub struct FollowRegistry;
 
 #[async_trait]
 impl Follow for FollowRegistry {
-    async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
-        store::member::known(conn, after, limit).await
-    }
-
     async fn programme_created(&self, conn: &mut PgConnection, programme: ProgrammeId) -> Result<(), EffectError> {
         if store::programme::find(conn, programme).await?.is_none() {
             open_programme::start(conn, programme).await?;

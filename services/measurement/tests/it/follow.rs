@@ -92,6 +92,11 @@ async fn who_withdrew_consent_to_profiling_is_neither_valued_nor_decided_on_and_
     let cast = Cast::new(&world).await;
     cast.work(&world, 0, true).await;
     let members = world.members();
+    let compared = async || {
+        let value = member_value(&world, &cast.even, world.ago_days(70), world.ago_days(40)).await.expect("a value");
+        value.posterior.expect("a belief")
+    };
+    let with_all = compared().await;
     for (member, purpose) in [
         (&cast.star, Purpose::Profiling),
         (&cast.weak, Purpose::Participation),
@@ -109,6 +114,7 @@ async fn who_withdrew_consent_to_profiling_is_neither_valued_nor_decided_on_and_
     for member in [&cast.weak, &cast.even, &cast.thin] {
         of(member).await.expect("a value");
     }
+    assert_ne!(compared().await, with_all, "nor is anybody compared with it");
     let made = run(&world, 0).await;
     assert_eq!(made.keys().collect::<Vec<_>>(), {
         let mut left = vec![&cast.weak, &cast.even, &cast.thin];
@@ -118,6 +124,7 @@ async fn who_withdrew_consent_to_profiling_is_neither_valued_nor_decided_on_and_
     members.consent(&cast.star, Purpose::Profiling, true).await;
     world.heard(WITHDRAWN, &cast.star, 0).await;
     assert_eq!(of(&cast.star).await.expect("a value").output_count, 8);
+    assert_eq!(compared().await, with_all);
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use crate::domain::{
     member::{ExternalIdentity, Member, State, SuspensionCause, TrustLevel},
     member_feed::EventKind,
     points::Kind,
-    profile::{Channel, Motivation, Profile, Vehicle},
+    profile::{Channel, Field, Motivation, Profile, Vehicle},
     programme::Programme,
-    tier::{Policy, ResourceClass, Rules},
+    tier::{Outcome, ResourceClass, verdict::Risk},
     value::{Score, ValueType},
     webhook::{Columns, DeliveryState, WebhookState},
 };
@@ -19,7 +19,7 @@ use koc_chassis::{
     fault::{Violation, Violations},
     page,
 };
-use koc_proto::koc::registry::v1 as pb;
+use koc_proto::{koc::registry::v1 as pb, personal};
 
 /// An enum with a twin on the wire.
 pub trait Wire: Sized {
@@ -63,6 +63,8 @@ wire_enum! {
     TrustLevel = TrustLevel { New, Proven, Trusted, Partner }
     ValueType = ValueType { Social, Content, Insight }
     ConsentPurpose = Purpose { Participation, Profiling, ContentUse, Contact }
+    TierOutcome = Outcome { Rose, Fell, Stayed, Reviewed, Dormant, Cleared, Assigned, HoldEnded }
+    TierRisk = Risk { Review, Low, Fall, Dormant }
     ResourceClass = ResourceClass { Inclusive, Incentive, Exclusive }
     PointsEntryKind = Kind { Earn, Redeem, Expire, Reverse, MergeIn, MergeOut }
     BadgeConditionKind = ConditionKind { LifetimePoints, Tier, ValueType, BadgeCount }
@@ -107,6 +109,39 @@ pub fn profile(wire: pb::MemberProfile) -> Result<Profile, Vec<Violation>> {
     let profile = violations.take_all(canonical);
     violations.finish()?;
     Ok(profile.unwrap_or_default())
+}
+
+/// Errors: MASKED_VALUE for each text that is a mask, of the fields that `asked` names. It came from an answer that hid the value, which
+/// writing it would destroy.
+pub fn unmasked(wire: &pb::MemberProfile, asked: impl Fn(Field) -> bool) -> Result<(), Vec<Violation>> {
+    let mut texts = vec![
+        (Field::DisplayName, Field::DisplayName.path(), &wire.display_name),
+        (Field::Email, Field::Email.path(), &wire.email),
+        (Field::Phone, Field::Phone.path(), &wire.phone),
+        (Field::City, Field::City.path(), &wire.city),
+    ];
+    let at = |field: Field, i: usize, name: &str| (field, format!("{}[{i}]{name}", field.path()));
+    let mut list = |(field, path), text| texts.push((field, path, text));
+    for (i, channel) in wire.channels.iter().enumerate() {
+        list(at(Field::Channels, i, ".handle"), &channel.handle);
+    }
+    for (i, vehicle) in wire.vehicles.iter().enumerate() {
+        list(at(Field::Vehicles, i, ".vin"), &vehicle.vin);
+    }
+    for (i, tag) in wire.tags.iter().enumerate() {
+        list(at(Field::Tags, i, ""), tag);
+    }
+    let mut violations = Violations::default();
+    for (_, path, text) in texts.into_iter().filter(|(field, ..)| asked(*field)) {
+        violations.take(no_mask(path, text));
+    }
+    violations.finish()
+}
+
+/// Errors: MASKED_VALUE.
+pub fn no_mask(path: impl Into<String>, text: &str) -> Result<(), Violation> {
+    let rule = "must be the value itself; this is the mask that is shown without the scope `registry.pii`";
+    if personal::is_mask(text) { Err(Violation::new(path, "MASKED_VALUE", rule)) } else { Ok(()) }
 }
 
 pub fn profile_to_wire(profile: Profile) -> pb::MemberProfile {
@@ -185,25 +220,6 @@ pub fn score_to_wire(score: Score) -> pb::ValueScore {
         confidence: score.confidence,
         labelled: score.labelled,
         evidence_output_ids: score.evidence_output_ids,
-    }
-}
-
-/// What is absent is as in the default rules.
-pub fn rules(wire: &pb::TierPolicy) -> Rules {
-    let default = Rules::default();
-    Rules {
-        min_promote_probability: wire.min_promote_probability.unwrap_or(default.min_promote_probability),
-        min_stay_days: wire.min_stay_days.unwrap_or(default.min_stay_days),
-        min_outputs: wire.min_outputs.unwrap_or(default.min_outputs),
-    }
-}
-
-pub fn policy(policy: Policy) -> pb::TierPolicy {
-    pb::TierPolicy {
-        version: policy.version,
-        min_promote_probability: Some(policy.rules.min_promote_probability),
-        min_stay_days: Some(policy.rules.min_stay_days),
-        min_outputs: Some(policy.rules.min_outputs),
     }
 }
 

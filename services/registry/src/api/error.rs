@@ -1,7 +1,7 @@
 //! How callers see the registry's errors.
 
 use crate::{
-    domain::{member_import, merge, points::Refusal, sync_run},
+    domain::{member_import, merge, points::Refusal, sync_run, tier},
     error::Error,
 };
 use koc_chassis::{
@@ -71,6 +71,19 @@ impl ServiceError for Error {
             Self::ConsentWithdrawn { member, purpose } => {
                 Fault::refused("CONSENT_WITHDRAWN", text).with("subject", member).with("purpose", purpose.name())
             }
+            Self::TierNotFound { tier_id } => {
+                Fault::not_found("TIER_NOT_FOUND", text).with("resource_type", "tier").with("resource_id", tier_id)
+            }
+            Self::TierNotHeld { member } => Fault::refused("TIER_NOT_HELD", text).with("subject", member),
+            Self::TierPolicyNotFound => Fault::not_found("TIER_POLICY_NOT_FOUND", text),
+            Self::DraftRefused(refusal) => not_changed(refusal, text),
+            Self::DryRunRefused(tier::dry_run::Refusal::NotFound { run }) => {
+                Fault::not_found("TIER_DRY_RUN_NOT_FOUND", text).with("resource_type", "tier dry run").with("resource_id", run)
+            }
+            // Others end by themselves: the same request is good then.
+            Self::DryRunRefused(tier::dry_run::Refusal::TooMany) => {
+                Fault { stored: false, ..Fault::refused("TIER_DRY_RUN_LIMIT", text) }
+            }
             Self::EntryNotFound { entry } => {
                 Fault::not_found("ENTRY_NOT_FOUND", text).with("resource_type", "points entry").with("resource_id", entry)
             }
@@ -103,6 +116,7 @@ impl ServiceError for Error {
             Self::WebhookNotFound { webhook } => {
                 Fault::not_found("WEBHOOK_NOT_FOUND", text).with("resource_type", "webhook").with("resource_id", webhook)
             }
+            Self::WebhookPositionDropped { webhook } => Fault::refused("POSITION_DROPPED", text).with("webhook_id", webhook),
             Self::WebhookLimit { limit } => Fault::refused("WEBHOOK_LIMIT", text).with("limit", limit),
             Self::WebhookEtagMismatch { webhook, version } => {
                 Fault::conflict("ETAG_MISMATCH", text).with("webhook_id", webhook).with("etag", page::etag(*version))
@@ -151,6 +165,21 @@ fn refused(refusal: &Refusal, text: String) -> Fault {
     }
 }
 
+fn not_changed(refusal: &tier::policy::Refusal, text: String) -> Fault {
+    use tier::policy::Refusal;
+    match refusal {
+        Refusal::NotFound { draft } => Fault::not_found("TIER_POLICY_DRAFT_NOT_FOUND", text)
+            .with("resource_type", "tier policy draft")
+            .with("resource_id", draft),
+        Refusal::Closed { draft } => Fault::refused("TIER_POLICY_DRAFT_CLOSED", text).with("subject", draft),
+        Refusal::Changed { draft, revision } => {
+            Fault::conflict("ETAG_MISMATCH", text).with("draft_id", draft).with("etag", page::etag(*revision))
+        }
+        Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),
+        Refusal::TooMany => Fault::refused("TIER_POLICY_DRAFT_LIMIT", text),
+    }
+}
+
 fn not_merged(refusal: &merge::Refusal, text: String) -> Fault {
     use merge::Refusal;
     match refusal {
@@ -183,6 +212,10 @@ fn not_synced(refusal: &sync_run::Refusal, text: String) -> Fault {
         }
         Refusal::BatchForgotten { run, batch } => {
             Fault::refused("BATCH_FORGOTTEN", text).with("subject", run).with("batch_number", batch)
+        }
+        // Until the import is over: the same is good then.
+        Refusal::OfImport { run, import } => {
+            Fault { stored: false, ..Fault::refused("RUN_OF_IMPORT", text) }.with("subject", run).with("import_id", import)
         }
         Refusal::NotHeld { run, state } => Fault::refused("RUN_NOT_HELD", text).with("subject", run).with("state", state.name()),
         Refusal::ApproverIsRequester => Fault::refused("APPROVER_IS_REQUESTER", text),

@@ -15,6 +15,7 @@ use crate::{
         member_list::{Field as ListField, Order, Place, Test, Text},
         ownership::Owners,
         profile::{Field, Profile},
+        search::names,
         suppression::Keys,
         sync::{API_SOURCE, Person},
         text::storable,
@@ -299,6 +300,10 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     let mut violations = Violations::default();
     let id = violations.take(MemberId::parse("member_id", &request.member_id));
     let mask = Mask::parse(&request.update_mask.unwrap_or_default().paths, &mut violations);
+    // What is not to be changed may come as it was read.
+    if let Some(profile) = &request.profile {
+        violations.take_all(convert::unmasked(profile, |field| mask.fields.contains(&field)));
+    }
     let values = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
     // A member always has a trust level: naming it without a value clears nothing.
     let trust_level = match mask.trust_level {
@@ -329,10 +334,11 @@ async fn update(work: &mut Work, request: pb::UpdateMemberRequest) -> Result<pb:
     }
     let version = locked.version + i64::from(!changed_fields.is_empty());
     let (state, suspension_cause) = (locked.state, locked.suspension_cause);
+    let found_by = names(&person.record.profile);
     let member = Locked { id, record: person.record, state, suspension_cause, trust_level, version, merged_into: None };
     store::member::update_all(work.conn(), programme, &[member], now).await?;
     if renamed {
-        store::search::put(work.conn(), programme, &[id.0]).await?;
+        store::search::put(work.conn(), programme, &[(id.0, found_by)]).await?;
     }
     if !changed_fields.is_empty() {
         let (actor, change) = (work.actor().to_owned(), Change::by_api(id, version, ChangeKind::Updated, fields));

@@ -1,6 +1,9 @@
 //! MemberFeedService.
 
-use super::convert::{self, Wire};
+use super::{
+    convert::{self, Wire},
+    standing,
+};
 use crate::{
     domain::member_feed::{Event, EventKind, Now, Place},
     error::Error,
@@ -151,6 +154,15 @@ impl pb::member_feed_service_server::MemberFeedService for MemberFeedApi {
         request: Request<pb::ListMemberChangesRequest>,
     ) -> Result<Response<pb::ListMemberChangesResponse>, Status> {
         self.gate.read(request, |call, request| self.list(call, request)).await
+    }
+
+    async fn list_member_standings(
+        &self,
+        request: Request<pb::ListMemberStandingsRequest>,
+    ) -> Result<Response<pb::ListMemberStandingsResponse>, Status> {
+        let (programme, request) = self.gate.admit_feed(request)?;
+        let answer = standing::list(self.gate.db(), programme, request).await;
+        answer.map(Response::new).map_err(|error| self.gate.status(&error))
     }
 }
 

@@ -4,7 +4,7 @@ use super::convert;
 use crate::{
     domain::{
         programme::{NewProgramme, Programme},
-        tier::{Policy, Rules, default_tiers},
+        tier::{Policy, Rules, default_tiers, policy::Version},
     },
     error::Error,
     store,
@@ -55,8 +55,15 @@ async fn create(work: &mut Work, request: pb::CreateProgrammeRequest) -> Result<
         return Err(Error::ProgrammeExists { programme: id });
     }
     store::tier::insert_all(work.conn(), id, &default_tiers()).await?;
-    let policy = Policy { version: 1, rules: Rules::default() };
-    store::tier::insert_policy(work.conn(), id, &policy, "the rules a programme begins with", &actor, create_time).await?;
+    let version = Version {
+        policy: Policy { version: 1, rules: Rules::default() },
+        effective_time: create_time,
+        reason: "the rules a programme begins with".to_owned(),
+        actor,
+        authors: Vec::new(),
+        create_time,
+    };
+    store::tier::policy::insert(work.conn(), id, &version).await?;
     work.emit(id.0, &pb::ProgrammeCreated { programme_id: id.to_string() }).await?;
     work.audit(id.0, None);
     let NewProgramme { display_name, currency, time_zone } = new;

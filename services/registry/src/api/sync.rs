@@ -100,14 +100,14 @@ impl pb::sync_service_server::SyncService for SyncApi {
             slots: self.slots.clone(),
             keys: self.keys.clone(),
             caller: self.gate.caller(&request)?,
-            messages: request.into_inner(),
+            incoming: Incoming { messages: request.into_inner(), ahead: None },
             programme: None,
             run: None,
             credit: Credit::MOST,
             closed: false,
             span: Span::current(),
         };
-        // A batch is read only when the answer before is taken, and a caller that goes away drops the batch at work.
+        // One message is read ahead and no more until the answer before is taken; a caller that goes away drops the batch at work.
         let answers = stream::unfold(Some(sync), |sync| async move {
             let mut sync = sync?;
             match sync.next().await {
@@ -120,6 +120,46 @@ impl pb::sync_service_server::SyncService for SyncApi {
     }
 }
 
+/// What a caller sends, read one message ahead: rows are decoded and checked while the database is at work on those before.
+struct Incoming {
+    messages: Streaming<pb::SyncMembersRequest>,
+    /// The end of the stream is None.
+    ahead: Option<Result<Option<Received>, Status>>,
+}
+
+/// A message, and what its batch comes to.
+struct Received {
+    /// Without its batch.
+    request: pb::SyncMembersRequest,
+    batch: Option<Result<Sent, Violation>>,
+}
+
+impl Incoming {
+    /// Reads the next message, unless it is there. It may be dropped at any time: nothing is lost.
+    async fn read(&mut self) {
+        if self.ahead.is_none() {
+            let message = self.messages.message().await;
+            self.ahead = Some(message.map(|message| message.map(received)));
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Received>, Status> {
+        self.read().await;
+        self.ahead.take().unwrap_or(Ok(None))
+    }
+}
+
+fn received(mut request: pb::SyncMembersRequest) -> Received {
+    let batch = match request.message.take() {
+        Some(Message::Batch(batch)) => Some(sent(batch)),
+        other => {
+            request.message = other;
+            None
+        }
+    };
+    Received { request, batch }
+}
+
 /// A stream at work.
 struct Sync {
     gate: Gate<Error>,
@@ -127,7 +167,7 @@ struct Sync {
     slots: Arc<Semaphore>,
     keys: Arc<Keys>,
     caller: Arc<Caller>,
-    messages: Streaming<pb::SyncMembersRequest>,
+    incoming: Incoming,
     /// That of the first message.
     programme: Option<ProgrammeId>,
     /// Once it is opened.
@@ -143,68 +183,81 @@ impl Sync {
         if self.closed {
             return Ok(None);
         }
-        let message = tokio::select! {
+        let received = tokio::select! {
             biased;
             () = self.drain.cancelled() => return Err(self.gate.status(&Error::Draining)),
-            message = self.messages.message() => message?,
+            received = self.incoming.next() => received?,
         };
-        let Some(request) = message else { return Ok(None) };
-        let span = match &request.message {
-            Some(Message::Batch(batch)) => {
-                info_span!(parent: &self.span, "sync_batch", batch_number = batch.batch_number, rows = batch.rows.len())
+        let Some(Received { request, batch }) = received else { return Ok(None) };
+        let span = match &batch {
+            Some(Ok(sent)) => {
+                info_span!(parent: &self.span, "sync_batch", batch_number = sent.number, rows = sent.rows.len())
             }
             _ => info_span!(parent: &self.span, "sync_run"),
         };
+        let call = self.gate.enter(self.caller.clone(), &request)?;
         let current = Current { deadline: Instant::now() + BATCH_DEADLINE, actor: self.caller.actor.clone() };
-        let answer = context::scope(current, self.answer(request)).instrument(span).await?;
+        let answer = context::scope(current, self.answer(call, request.message, batch)).instrument(span).await;
+        let answer = answer.map_err(|error| self.gate.status(&error))?;
         Ok(Some(pb::SyncMembersResponse { credit: self.credit.batches(), ..answer }))
     }
 
-    async fn answer(&mut self, request: pb::SyncMembersRequest) -> Result<pb::SyncMembersResponse, Status> {
-        let call = self.gate.enter(self.caller.clone(), &request)?;
-        self.take(call, request.message).await.map_err(|error| self.gate.status(&error))
-    }
-
-    async fn take(&mut self, call: Call, message: Option<Message>) -> Result<pb::SyncMembersResponse, Error> {
+    async fn answer(
+        &mut self,
+        call: Call,
+        message: Option<Message>,
+        batch: Option<Result<Sent, Violation>>,
+    ) -> Result<pb::SyncMembersResponse, Error> {
         let mut violations = Violations::default();
         if *self.programme.get_or_insert(call.programme) != call.programme {
             let rule = "must be the same in all messages of a stream";
             violations.push(Violation::new("programme_id", "PROGRAMME_CHANGED", rule));
         }
-        let (run, message) = match (self.run, message) {
-            (None, Some(Message::Open(opening))) => {
+        match (self.run, message, batch) {
+            (None, Some(Message::Open(opening)), _) => {
                 let settings = violations.take_all(opened("open", opening));
                 violations.finish()?;
                 let Some(opened) = settings else { return Err(Error::Invalid(Vec::new())) };
-                return self.open(&call, opened).await;
+                self.open(&call, opened).await
             }
-            (Some(run), Some(message @ (Message::Batch(_) | Message::Close(_)))) => (run, message),
-            (opened, _) => {
+            (Some(run), _, Some(batch)) => {
+                let sent = violations.take(batch);
+                violations.finish()?;
+                let Some(sent) = sent else { return Err(Error::Invalid(Vec::new())) };
+                self.take(&call, run, &sent).await
+            }
+            (Some(run), Some(Message::Close(_)), _) => {
+                violations.finish()?;
+                let run = sync_run::close(self.gate.db(), Act::from(&call), run).await?;
+                self.closed = true;
+                Ok(about(run))
+            }
+            (opened, ..) => {
                 let (rule, text) = match opened {
                     None => ("RUN_NOT_OPENED", "must open a run first"),
                     Some(_) => ("RUN_OPENED", "must be a batch, or close the run: it is open"),
                 };
                 violations.push(Violation::new("message", rule, text));
                 violations.finish()?;
-                return Err(Error::Invalid(Vec::new()));
+                Err(Error::Invalid(Vec::new()))
             }
-        };
-        let sent = match message {
-            Message::Batch(batch) => violations.take(sent(batch)),
-            _ => None,
-        };
-        violations.finish()?;
-        let act = Act::from(&call);
-        let Some(sent) = sent else {
-            let run = sync_run::close(self.gate.db(), act, run).await?;
-            self.closed = true;
-            return Ok(about(run));
-        };
+        }
+    }
+
+    async fn take(&mut self, call: &Call, run: RunId, sent: &Sent) -> Result<pb::SyncMembersResponse, Error> {
         let began = Instant::now();
-        let turn = turn(&self.slots).await?;
-        let answer = sync_run::take(self.gate.db(), act, run, &sent, &self.keys).await;
-        drop(turn);
-        self.credit = self.credit.after(began.elapsed());
+        let Self { gate, slots, keys, incoming, credit, .. } = self;
+        let at_work = async {
+            let _turn = turn(slots).await?;
+            sync_run::take(gate.db(), Act::from(call), run, sent, keys).await
+        };
+        tokio::pin!(at_work);
+        let answer = tokio::select! {
+            biased;
+            answer = &mut at_work => answer,
+            () = incoming.read() => at_work.await,
+        };
+        *credit = credit.after(began.elapsed());
         answer
     }
 
@@ -276,17 +329,15 @@ fn sent(batch: pb::SyncBatch) -> Result<Sent, Violation> {
         return Err(Violation::new("batch", "BATCH_EMPTY", "must have rows, or ids of rows that could not be read"));
     }
     let rows = batch.rows.iter().map(|row| SentRow { external_id: row.external_id.clone(), content: row.encode_to_vec() });
-    Ok(Sent {
-        number: batch.batch_number,
-        rows: rows.collect(),
-        parsed: batch.rows.into_iter().map(row).collect(),
-        unread: batch.unread_external_ids,
-    })
+    let rows = rows.collect();
+    Ok(Sent::new(batch.batch_number, rows, batch.rows.into_iter().map(row).collect(), batch.unread_external_ids))
 }
 
 /// A row, or all that it breaks.
 pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
-    let broken = wire.violations();
+    let mut broken = wire.violations();
+    broken.extend(convert::no_mask("external_id", &wire.external_id).err());
+    broken.extend(wire.profile.iter().filter_map(|profile| convert::unmasked(profile, |_| true).err()).flatten());
     if !broken.is_empty() {
         return Err(broken);
     }
@@ -307,6 +358,7 @@ pub fn row(wire: pb::MemberRow) -> Result<Row, Vec<Violation>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_row_reports_all_it_breaks_with_the_paths_of_its_fields() {
@@ -314,6 +366,37 @@ mod tests {
         let wire = pb::MemberRow { profile: Some(profile), ..Default::default() };
         let fields: Vec<_> = row(wire).expect_err("four rules").into_iter().map(|v| v.field).collect();
         assert_eq!(fields, ["external_id", "source_time", "profile.email", "profile.phone"]);
+    }
+
+    #[test]
+    fn a_row_of_masks_is_refused_for_each_of_them() {
+        let channels = vec![pb::Channel { platform: "DOUYIN".into(), handle: "xiaomei".into(), followers: None }];
+        let mut profile = pb::MemberProfile {
+            display_name: "张小龙".into(),
+            email: "zhang@mail.example.com".into(),
+            phone: "+8613900000000".into(),
+            region_code: "CN-GD".into(),
+            city: "广州".into(),
+            channels,
+            vehicles: vec![pb::Vehicle { model: "E5".into(), vin: "LSV0000".into() }],
+            motivations: vec![1],
+            tags: vec!["vip".into()],
+            ..Default::default()
+        };
+        let wire = |profile: &pb::MemberProfile, external_id: &str| pb::MemberRow {
+            external_id: external_id.into(),
+            source_time: Some(clock::to_proto(chrono::DateTime::UNIX_EPOCH)),
+            profile: Some(profile.clone()),
+            ..Default::default()
+        };
+        assert!(row(wire(&profile, "700")).is_ok());
+        profile.mask_personal();
+        let broken = row(wire(&profile, "7*")).expect_err("all of them");
+        let masked: Vec<_> = broken.iter().filter(|v| v.rule == "MASKED_VALUE").map(|v| v.field.as_str()).collect();
+        // Whatever the contract marks as personal is among them.
+        static MARKED: AtomicUsize = AtomicUsize::new(0);
+        wire(&profile, "7*").each_personal(|_, _| _ = MARKED.fetch_add(1, Ordering::Relaxed));
+        assert_eq!((masked.len(), masked[0]), (MARKED.load(Ordering::Relaxed), "external_id"), "{masked:?}");
     }
 
     #[test]

@@ -76,8 +76,9 @@ impl SyncRunApi {
         let size = page::size(request.page_size);
         let mut conn = self.gate.db().read().await?;
         let run = find(&mut conn, &call, &request.sync_run_id).await?;
-        let mut rows = store::rejected_row::list(&mut conn, &run, after, size + 1).await?;
-        let next_page_token = page::cut(&mut rows, size, |row| page::token(LIST, &bound, &key(row.place)));
+        let (rows, more) = store::rejected_row::list(&mut conn, &run, after, size).await?;
+        let last = rows.last().filter(|_| more);
+        let next_page_token = last.map(|row| page::token(LIST, &bound, &key(row.place))).unwrap_or_default();
         let rows = rows.into_iter().map(rejected_row).collect::<Result<_, Error>>()?;
         Ok(pb::ListRejectedRowsResponse { rows, next_page_token })
     }
@@ -105,7 +106,13 @@ impl SyncRunApi {
             .map(|(Place { batch_number, row_index }, applied)| pb::RetriedRow {
                 batch_number,
                 result: Some(result(applied, row_index)),
+                not_rejected: false,
             })
+            .chain(retried.none.into_iter().map(|Place { batch_number, row_index }| pb::RetriedRow {
+                batch_number,
+                result: Some(pb::MemberRowResult { row_index, ..Default::default() }),
+                not_rejected: true,
+            }))
             .collect();
         let next_page_token = retried.next.map(|place| page::token(LIST, &bound, &key(place))).unwrap_or_default();
         Ok(pb::RetryRejectedRowsResponse { rows, next_page_token })
@@ -161,6 +168,7 @@ pub(super) fn to_wire(run: Run) -> pb::SyncRun {
         unseen_identities: run.unseen.unseen,
         swept_identities: run.unseen.swept,
         actor: run.actor,
+        closed_by: run.closed_by.unwrap_or_default(),
         create_time: Some(clock::to_proto(run.create_time)),
         update_time: Some(clock::to_proto(run.update_time)),
         end_time: run.end_time.map(clock::to_proto),

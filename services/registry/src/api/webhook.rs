@@ -8,7 +8,7 @@ use super::{
 use crate::{
     domain::{
         member_feed::{Event, EventKind},
-        webhook::{Columns, Delivery, DeliveryState, Target, Webhook, WebhookId, WebhookState, event_type},
+        webhook::{Columns, Delivery, DeliveryState, Reason, Target, Webhook, WebhookId, WebhookState, event_type},
     },
     error::Error,
     flow::{follow_members::Follower, seal_secret::Seal},
@@ -57,12 +57,15 @@ impl WebhookApi {
         Self { gate, feed, seal, local }
     }
 
-    /// The position that a token stands for; `otherwise` for an empty one.
+    /// The position that a token stands for; None for an empty one. Errors: POSITION_INVALID, EPOCH_CHANGED, POSITION_DROPPED.
     async fn position(&self, call: &Call, token: &str) -> Result<Option<i64>, Error> {
         let Some(place) = place(call.programme, token)? else { return Ok(None) };
         let follower = Follower::new(self.gate.db().clone(), self.feed.clone(), call.programme, BTreeSet::new());
         follower.check(&place).await?;
-        Ok(Some(place.position))
+        match self.feed.oldest().await? {
+            oldest if place.position < oldest => Err(Error::PositionDropped),
+            _ => Ok(Some(place.position)),
+        }
     }
 
     async fn list_deliveries(
@@ -210,14 +213,15 @@ impl pb::webhook_service_server::WebhookService for WebhookApi {
         &self,
         request: Request<pb::ReplayWebhookRequest>,
     ) -> Result<Response<pb::ReplayWebhookResponse>, Status> {
-        let begin = async |call: &Call, request: &pb::ReplayWebhookRequest| {
-            Ok(self.position(call, &request.position).await?.unwrap_or(0))
+        let begin = async |call: &Call, request: &pb::ReplayWebhookRequest| match self.position(call, &request.position).await? {
+            Some(position) => Ok(position),
+            None => Ok(self.feed.oldest().await?),
         };
         self.gate
             .mutate_after(request, begin, |work, request: pb::ReplayWebhookRequest, begin: i64| {
                 Box::pin(async move {
-                    let change = |webhook: &mut Webhook| webhook.position = webhook.position.min(begin);
-                    Ok(pb::ReplayWebhookResponse { webhook: Some(put(work, &request.webhook_id, change).await?) })
+                    let replayed = put(work, &request.webhook_id, |webhook| webhook.replay(begin)).await?;
+                    Ok(pb::ReplayWebhookResponse { webhook: Some(replayed) })
                 })
             })
             .await
@@ -349,11 +353,16 @@ async fn delete(work: &mut Work, request: pb::DeleteWebhookRequest) -> Result<pb
 }
 
 async fn resume(work: &mut Work, request: pb::ResumeWebhookRequest) -> Result<pb::ResumeWebhookResponse, Error> {
+    let (id, programme) = (WebhookId::parse("webhook_id", &request.webhook_id)?, work.programme());
+    let locked = store::webhook::lock(work.conn(), programme, id).await?;
+    if locked.is_some_and(|webhook| webhook.reason == Some(Reason::PositionDropped)) {
+        return Err(Error::WebhookPositionDropped { webhook: id });
+    }
     let change = |webhook: &mut Webhook| {
         (webhook.state, webhook.reason, webhook.failing_since) = (WebhookState::Active, None, None);
     };
     let resumed = put(work, &request.webhook_id, change).await?;
-    store::webhook::revive(work.conn(), WebhookId::parse("webhook_id", &request.webhook_id)?).await?;
+    store::webhook::revive(work.conn(), id).await?;
     Ok(pb::ResumeWebhookResponse { webhook: Some(resumed) })
 }
 

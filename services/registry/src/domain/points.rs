@@ -209,7 +209,8 @@ impl Account {
         entries
     }
 
-    /// Takes points from the lots that expire first. All open lots are known, and none is due.
+    /// Takes points from the lots that expire first. As many of the open lots as hold the amount are known, those that expire first,
+    /// and none is due.
     pub fn redeem(&mut self, source: Source, amount: i64, act: &mut Act<'_>) -> Result<(Entry, Vec<Draw>), Refusal> {
         if amount > self.balance {
             return Err(Refusal::Insufficient { member: self.member, asked: amount, balance: self.balance });
@@ -225,8 +226,8 @@ impl Account {
         Ok((entry, draws))
     }
 
-    /// Reverses an earning or a redemption, by `amount` of it. All open lots are known, and those of `draws`, which are the origin's; none
-    /// is due. Points that are no longer there stay away: the entry falls short of them, and the balance never goes below zero.
+    /// Reverses an earning or a redemption, by `amount` of it. Of the open lots as many are known as hold the amount, those that expire
+    /// first, and those of the origin and of its `draws`; none is due. Points that are no longer there stay away: the entry falls short of them, and the balance never goes below zero.
     pub fn reverse(&mut self, origin: &Entry, draws: &[Draw], amount: i64, act: &mut Act<'_>) -> Result<Entry, Refusal> {
         if amount > origin.amount {
             return Err(Refusal::ExceedsEntry { entry: origin.id, asked: amount, amount: origin.amount });

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use koc_chassis::{clock::MAX_AHEAD, fault::Violation, ids::ProgrammeId};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
+use uuid::Uuid;
 
 koc_chassis::typed_id! {
     /// One run.
@@ -116,6 +117,8 @@ pub struct Run {
     /// The external id up to which its check or sweep is; None before and after. Personal data.
     pub walked_to: Option<String>,
     pub actor: String,
+    /// Who said that all was sent; None while it is open.
+    pub closed_by: Option<String>,
     pub create_time: DateTime<Utc>,
     pub update_time: DateTime<Utc>,
     pub end_time: Option<DateTime<Utc>>,
@@ -138,8 +141,10 @@ pub enum Refusal {
     BatchForgotten { run: RunId, batch: i64 },
     #[error("the run is {}; only a run that is held can be confirmed", state.name())]
     NotHeld { run: RunId, state: RunState },
-    #[error("who opened the run may not confirm its deletions; another person must")]
+    #[error("who opened or closed the run may not confirm its deletions; another person must")]
     ApproverIsRequester,
+    #[error("the import {import} feeds the run and closes it")]
+    OfImport { run: RunId, import: Uuid },
 }
 
 /// What is to be done with a batch.
@@ -203,7 +208,7 @@ impl Run {
         if self.state != RunState::Held {
             return Err(Refusal::NotHeld { run: self.id, state: self.state });
         }
-        if self.actor == actor {
+        if self.actor == actor || self.closed_by.as_deref() == Some(actor) {
             return Err(Refusal::ApproverIsRequester);
         }
         Ok(())

@@ -77,6 +77,18 @@ pub struct Webhook {
     pub create_time: DateTime<Utc>,
 }
 
+impl Webhook {
+    /// Lets it get all after a position again, which is kept. One that lost its place goes on from there: what came before is not kept.
+    pub fn replay(&mut self, begin: i64) {
+        if self.reason == Some(Reason::PositionDropped) {
+            (self.state, self.reason, self.failing_since) = (WebhookState::Active, None, None);
+            self.position = begin;
+        } else {
+            self.position = self.position.min(begin);
+        }
+    }
+}
+
 /// Its secrets, sealed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sealed {
@@ -117,8 +129,9 @@ pub const KEPT_ATTEMPTS: usize = 20;
 /// An endpoint that has taken nothing for so long is disabled.
 pub const FAILING_DAYS: i64 = 5;
 
-/// The waits after attempts that failed; after the last of them an event is given up.
-const WAITS: [Duration; 9] = [
+/// The waits after attempts that failed; after the last of them an event is given up. Even at their shortest they last longer than an endpoint
+/// may fail: before anything is given up that it did not take, it has taken something else, or is disabled with all that waits.
+const WAITS: [Duration; 13] = [
     Duration::from_secs(5),
     Duration::from_secs(5 * 60),
     Duration::from_secs(30 * 60),
@@ -128,13 +141,29 @@ const WAITS: [Duration; 9] = [
     Duration::from_secs(14 * 3600),
     Duration::from_secs(20 * 3600),
     Duration::from_secs(24 * 3600),
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(24 * 3600),
 ];
+/// The least of a wait that is waited, so that those who failed at once do not all come back at once, and not too soon either.
+const LEAST_SHARE: f64 = 0.75;
 
-/// How long to wait after so many attempts that failed, a share of the schedule's wait, so that those who failed at once do not all come
-/// back at once; None to give up. `share` is 0 to 1.
+/// How long to wait after so many attempts that failed: of the schedule's wait [`LEAST_SHARE`], and `share`, which is 0 to 1, of the rest; None
+/// to give up.
 pub fn wait(failed: u32, share: f64) -> Option<Duration> {
     let at = usize::try_from(failed).ok()?.checked_sub(1)?;
-    WAITS.get(at).map(|wait| wait.mul_f64(share.clamp(0.0, 1.0)))
+    let share = LEAST_SHARE + (1.0 - LEAST_SHARE) * share.clamp(0.0, 1.0);
+    WAITS.get(at).map(|wait| wait.mul_f64(share))
+}
+
+/// The least time that is worth a post.
+const LEAST_POST: Duration = Duration::from_secs(1);
+
+/// How long a post may take when `left` is left of the lease on its endpoint: never beyond that, so that no other replica posts beside it, and
+/// never longer than `at_most`. None when nothing is to be posted any more.
+pub fn post_time(left: Duration, at_most: Duration) -> Option<Duration> {
+    (left >= LEAST_POST).then(|| left.min(at_most))
 }
 
 /// What an attempt means for its delivery and its endpoint.
@@ -170,25 +199,58 @@ pub fn event_type(kind: EventKind) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_event_is_tried_ten_times_over_three_days_and_never_later_than_the_schedule_says() {
-        let mut whole = Duration::ZERO;
-        let mut tried = 0;
-        loop {
-            match judge(503, tried, 1.0) {
-                Verdict::Again(Some(wait)) => {
-                    assert_eq!(judge(0, tried, 0.5), Verdict::Again(Some(wait / 2)));
-                    assert_eq!(judge(302, tried, 0.0), Verdict::Again(Some(Duration::ZERO)));
-                    whole += wait;
-                    tried += 1;
-                }
-                other => {
-                    assert_eq!(other, Verdict::Again(None));
-                    break;
-                }
-            }
+    fn schedule(share: f64) -> (u32, Duration) {
+        let (mut whole, mut tried) = (Duration::ZERO, 0);
+        while let Verdict::Again(Some(wait)) = judge(503, tried, share) {
+            whole += wait;
+            tried += 1;
         }
-        assert_eq!((tried, whole.as_secs() / 3600), (9, 75));
+        assert_eq!(judge(0, tried, share), Verdict::Again(None));
+        (tried, whole)
+    }
+
+    #[test]
+    fn an_event_is_tried_for_as_long_as_an_endpoint_may_fail_however_short_its_waits_are() {
+        let longest = schedule(1.0);
+        assert_eq!((longest.0, longest.1.as_secs() / 3600), (13, 171));
+        let shortest = schedule(0.0);
+        assert_eq!((shortest.0, shortest.1.as_secs() / 3600), (13, 128));
+        assert!(shortest.1 > Duration::from_secs(24 * 3600 * FAILING_DAYS.unsigned_abs()));
+        assert_eq!(judge(302, 0, 0.5), Verdict::Again(Some(Duration::from_millis(4_375))));
+    }
+
+    #[test]
+    fn a_post_ends_before_the_lease_does() {
+        let at_most = Duration::from_secs(15);
+        for (left, expected) in [(60_000, Some(15_000)), (15_000, Some(15_000)), (1_000, Some(1_000)), (999, None), (0, None)] {
+            assert_eq!(post_time(Duration::from_millis(left), at_most), expected.map(Duration::from_millis), "{left}");
+        }
+    }
+
+    #[test]
+    fn a_replay_never_skips_what_is_kept_and_brings_back_who_lost_its_place() {
+        let webhook = |position, reason: Option<Reason>| Webhook {
+            id: WebhookId::new(),
+            programme: ProgrammeId::new(),
+            url: String::new(),
+            kinds: Vec::new(),
+            columns: Columns::None,
+            state: if reason.is_some() { WebhookState::Disabled } else { WebhookState::Paused },
+            reason,
+            position,
+            failing_since: None,
+            version: 1,
+            create_time: DateTime::UNIX_EPOCH,
+        };
+        let replayed = |mut webhook: Webhook, begin| {
+            webhook.replay(begin);
+            (webhook.state, webhook.reason, webhook.position)
+        };
+        assert_eq!(replayed(webhook(7, None), 9), (WebhookState::Paused, None, 7));
+        assert_eq!(replayed(webhook(7, None), 3), (WebhookState::Paused, None, 3));
+        let gone = Some(Reason::Gone);
+        assert_eq!(replayed(webhook(7, gone), 9), (WebhookState::Disabled, gone, 7));
+        assert_eq!(replayed(webhook(7, Some(Reason::PositionDropped)), 9), (WebhookState::Active, None, 9));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
         ownership::Owners,
         presence::{Presence, Standing, settle},
         profile::Field,
+        search,
         suppression::Keys,
         sync::{Fold, Outcome, Person, Row},
     },
@@ -293,7 +294,7 @@ impl<'a> AtWork<'a> {
         for (id, Folded { person, stored }) in members {
             let mut fields = person.befores();
             if stored.is_none() || person.is_renamed() {
-                renamed.push(id.0);
+                renamed.push((id.0, search::names(&person.record.profile)));
             }
             let consents = person.consent_changes();
             let Person { record, changed, stamped, .. } = person;

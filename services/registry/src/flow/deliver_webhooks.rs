@@ -4,7 +4,7 @@
 
 use super::{
     follow_members::Follower,
-    post_webhook::{Post, Poster},
+    post_webhook::{Post, Poster, TIMEOUT},
     seal_secret::Seal,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         member_feed::{Event, Told},
         webhook::{
             Attempt, Columns, Delivery, DeliveryState, Reason, Secret, Target, Verdict, Webhook, WebhookId, has_failed_for_long,
-            judge, sign,
+            judge, post_time, sign,
         },
     },
     error::Error,
@@ -30,8 +30,8 @@ use uuid::Uuid;
 const ENDPOINTS: usize = 64;
 /// Requests to one endpoint at once.
 const REQUESTS: i64 = 8;
-/// How long a replica works on an endpoint before it gives it back, and for how long it has it: so much longer that the requests that it
-/// began last are over by then.
+/// How long a replica works on an endpoint before it gives it back, and for how long it has it, from each of its steps on. No request goes on
+/// when the lease may have run out.
 const ROUND: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_secs(60);
 /// How often endpoints with something to do are looked for, and how long one rests that had nothing after all.
@@ -39,11 +39,9 @@ const POLL: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(1);
 /// Facts that are looked at in one step.
 const PAGE: i64 = 500;
-/// Events that wait for one endpoint; the feed keeps the others.
+/// Events that wait to be sent to one endpoint for the first time, and all that wait for it; the feed keeps the others.
 const BACKLOG: i64 = 1_000;
-/// How long deliveries are kept, and how many are forgotten in one step.
-const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const PURGE: i64 = 5_000;
+const MAX_BACKLOG: i64 = 10_000;
 
 /// Writes the body of a post.
 pub type Payload = fn(Event, Columns) -> Vec<u8>;
@@ -126,8 +124,10 @@ impl Deliverer {
     /// Takes up what is new and sends what is due; false when there was neither.
     async fn step(&self, webhook: WebhookId, lease: Uuid) -> Result<bool, Error> {
         let mut conn = self.db.pool().acquire().await?;
-        let Some(webhook) = store::webhook::held(&mut conn, webhook, lease).await? else { return Ok(false) };
-        let room = store::webhook::backlog(&mut conn, webhook.id, BACKLOG).await? < BACKLOG;
+        // By a clock that was read before the lease began: it ends no sooner than that.
+        let end = Instant::now() + LEASE;
+        let Some(webhook) = store::webhook::hold(&mut conn, webhook, lease, LEASE).await? else { return Ok(false) };
+        let room = store::webhook::has_room(&mut conn, webhook.id, BACKLOG, MAX_BACKLOG).await?;
         drop(conn);
         let took = room && self.take_up(&webhook, lease).await?;
         let mut conn = self.db.pool().acquire().await?;
@@ -136,8 +136,7 @@ impl Deliverer {
         if due.is_empty() {
             return Ok(took);
         }
-        self.send(&webhook, due).await?;
-        Ok(true)
+        self.send(&webhook, due, end).await
     }
 
     fn follower(&self, webhook: &Webhook) -> Follower {
@@ -171,13 +170,13 @@ impl Deliverer {
         Ok(true)
     }
 
-    /// Sends events of different members at once, and keeps what became of each.
-    async fn send(&self, webhook: &Webhook, due: Vec<Delivery>) -> Result<(), Error> {
+    /// Sends events of different members at once, and keeps what became of each; false when it is too late for that, as the lease ends at `end`.
+    async fn send(&self, webhook: &Webhook, due: Vec<Delivery>, end: Instant) -> Result<bool, Error> {
         let mut conn = self.db.pool().acquire().await?;
         let now = clock::now(&mut conn).await?;
         let sealed = store::webhook::secrets(&mut conn, webhook.programme, webhook.id).await?;
         drop(conn);
-        let Some(sealed) = sealed else { return Ok(()) };
+        let Some(sealed) = sealed else { return Ok(false) };
         let mut secrets = vec![self.seal.open(webhook.id, &sealed.secret)?];
         if let Some(old) = &sealed.old_secret {
             secrets.push(self.seal.open(webhook.id, old)?);
@@ -191,7 +190,9 @@ impl Deliverer {
             time: delivery.event_time,
         });
         let events = self.follower(webhook).join(told.collect()).await?;
-        let posts = events.into_iter().map(|event| self.post(webhook, event, &secrets, now));
+        // All of them begin now.
+        let Some(time) = post_time(end.saturating_duration_since(Instant::now()), TIMEOUT) else { return Ok(false) };
+        let posts = events.into_iter().map(|event| self.post(webhook, event, &secrets, now, time));
         let attempts = join_all(posts).await;
 
         let mut tx = self.db.begin().await?;
@@ -216,16 +217,16 @@ impl Deliverer {
             disable(&mut tx, webhook.id, Reason::Failing).await?;
         }
         tx.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
-    async fn post(&self, webhook: &Webhook, event: Event, secrets: &[Secret], time: DateTime<Utc>) -> Attempt {
+    async fn post(&self, webhook: &Webhook, event: Event, secrets: &[Secret], time: DateTime<Utc>, at_most: Duration) -> Attempt {
         let id = event.told.fact.unwrap_or_default().to_string();
         let body = (self.payload)(event, webhook.columns);
         let post = Post { signature: sign(secrets, &id, time, &body), id, time: time.timestamp(), body };
         let began = Instant::now();
         let answer = match Target::parse("url", &webhook.url, self.poster.is_local()) {
-            Ok(target) => self.poster.post(&target, post).await,
+            Ok(target) => self.poster.post(&target, post, at_most).await,
             Err(_) => Err(super::post_webhook::PostError::AddressRefused),
         };
         let latency_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -246,17 +247,5 @@ async fn disable(conn: &mut sqlx::PgConnection, webhook: WebhookId, reason: Reas
 fn report(ended: Option<Result<(), tokio::task::JoinError>>) {
     if let Some(Err(error)) = ended {
         tracing::error!(error = %error, "work on a webhook panicked; its lease runs out and it is tried again");
-    }
-}
-
-/// Forgets old deliveries, some at a time, until none is left.
-pub async fn forget(db: Db) {
-    let purged = async {
-        let mut conn = db.pool().acquire().await?;
-        while store::webhook::purge(&mut conn, KEEP, PURGE).await? > 0 {}
-        Ok::<(), sqlx::Error>(())
-    };
-    if let Err(error) = purged.await {
-        tracing::warn!(error = %error, "old deliveries could not be removed; trying again in an hour");
     }
 }

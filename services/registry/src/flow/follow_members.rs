@@ -47,7 +47,7 @@ impl Follower {
     pub async fn begin(&self, snapshot: bool) -> Result<Place, Error> {
         let head = self.feed.head().await?;
         if !snapshot {
-            return Ok(Place { epoch: head.epoch, position: 0, fact: None, snapshot: None });
+            return Ok(Place { epoch: head.epoch, position: self.feed.oldest().await?, fact: None, snapshot: None });
         }
         self.place(head.epoch, head.position, Some(Uuid::nil())).await
     }

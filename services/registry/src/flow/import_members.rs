@@ -192,12 +192,9 @@ impl Reader {
             end(conn, import, ImportState::Cancelled).await?;
             return Ok(FORGET);
         }
-        let mut sent = Sent { number: run.committed_through + 1, rows: Vec::new(), parsed: Vec::new(), unread: Vec::new() };
-        for line in found.lines.iter().filter(|line| !line.trim_ascii().is_empty()) {
-            let (row, parsed) = self.line(line);
-            sent.rows.push(row);
-            sent.parsed.push(parsed);
-        }
+        let lines = found.lines.iter().filter(|line| !line.trim_ascii().is_empty());
+        let (rows, parsed) = lines.map(|line| self.line(line)).unzip();
+        let sent = Sent::new(run.committed_through + 1, rows, parsed, Vec::new());
         if !sent.rows.is_empty() {
             run = sync_run::apply_next(conn, act, run, &sent, &self.keys).await?.0;
         }

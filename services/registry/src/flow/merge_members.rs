@@ -24,6 +24,7 @@ use crate::{
         self,
         member::{Locked, Turn},
         merge::Merge,
+        points::Wanted,
     },
 };
 use chrono::{DateTime, Utc};
@@ -39,6 +40,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a member's changed identities are called in facts.
 const EXTERNAL_IDENTITIES: &str = "external_identities";
+
+/// What it is called in facts that a merged member leads to another one than before.
+const MERGED_INTO: &str = "merged_into_member_id";
 
 /// A merge at work: who acts, when, and on whom.
 struct Pair<'a> {
@@ -66,7 +70,7 @@ pub async fn merge(work: &mut Work, winner: MemberId, loser: MemberId, etag: &st
 
     let id = MergeId::new();
     let (taken, mut fields, befores) = pair.take_fields(work.conn()).await?;
-    store::merge::redirect(work.conn(), programme, pair.loser.id, pair.winner.id, now).await?;
+    let led = store::merge::redirect(work.conn(), programme, pair.loser.id, pair.winner.id, now).await?;
     if store::merge::move_identities(work.conn(), programme, pair.loser.id, pair.winner.id).await? > 0 {
         fields.push(EXTERNAL_IDENTITIES.to_owned());
     }
@@ -86,14 +90,14 @@ pub async fn merge(work: &mut Work, winner: MemberId, loser: MemberId, etag: &st
     };
     store::merge::insert(work.conn(), programme, &merge, &actor, now).await?;
     store::search::remove(work.conn(), programme, pair.loser.id).await?;
-    store::search::put(work.conn(), programme, &[pair.winner.id.0]).await?;
+    store::search::put_stored(work.conn(), programme, &[pair.winner.id.0]).await?;
     pair.keep(work.conn(), [(ChangeKind::TookIn, befores), (ChangeKind::MergedInto, Vec::new())]).await?;
     let fact = pb::MemberMerged {
         merge_id: id.to_string(),
         loser_member_id: pair.loser.id.to_string(),
         winner_member_id: pair.winner.id.to_string(),
     };
-    pair.tell(work.conn(), NewFact::new(programme, pair.loser.id.0, &fact), fields).await?;
+    pair.tell(work.conn(), NewFact::new(programme, pair.loser.id.0, &fact), fields, led).await?;
     work.audit(pair.loser.id.0, Some(reason.to_owned()));
     Ok(())
 }
@@ -125,14 +129,14 @@ pub async fn unmerge(work: &mut Work, loser: MemberId, reason: &str) -> Result<M
 
     let (mut fields, befores) = pair.return_fields(work.conn(), &merge).await?;
     let followers = store::merge::followers(work.conn(), programme, pair.loser.id).await?;
-    store::merge::restore(work.conn(), programme, pair.loser.id, &followers, now).await?;
+    let led = store::merge::restore(work.conn(), programme, pair.loser.id, &followers, now).await?;
     if store::merge::return_identities(work.conn(), programme, pair.loser.id, pair.winner.id, &followers).await? > 0 {
         fields.push(EXTERNAL_IDENTITIES.to_owned());
     }
     store::merge::undo(work.conn(), programme, merge.id, &actor, now).await?;
     pair.revoke_awards(work.conn(), &merge.awards).await?;
     pair.return_points(work.conn(), &merge, &mut accounts).await?;
-    store::search::put(work.conn(), programme, &[pair.winner.id.0, pair.loser.id.0]).await?;
+    store::search::put_stored(work.conn(), programme, &[pair.winner.id.0, pair.loser.id.0]).await?;
     let (inherited, told) = pair.inherit(work.conn(), &merge).await?;
     pair.keep(work.conn(), [(ChangeKind::GaveBack, befores), (ChangeKind::Unmerged, inherited)]).await?;
     let fact = pb::MemberUnmerged {
@@ -140,7 +144,7 @@ pub async fn unmerge(work: &mut Work, loser: MemberId, reason: &str) -> Result<M
         loser_member_id: pair.loser.id.to_string(),
         winner_member_id: pair.winner.id.to_string(),
     };
-    pair.tell(work.conn(), NewFact::new(programme, pair.loser.id.0, &fact), fields).await?;
+    pair.tell(work.conn(), NewFact::new(programme, pair.loser.id.0, &fact), fields, led).await?;
     outbox::append(work.conn(), &told).await?;
     work.audit(pair.loser.id.0, Some(reason.to_owned()));
     Ok(pair.winner.id)
@@ -164,7 +168,7 @@ async fn lock_accounts(
 ) -> Result<BTreeMap<MemberId, Account>, Error> {
     let mut accounts = store::points::lock_all(conn, programme, &ids.map(|id| id.0)).await?;
     for account in accounts.values_mut() {
-        store::points::load_lots(conn, programme, account, &[]).await?;
+        store::points::load_lots(conn, programme, account, Wanted::All).await?;
     }
     Ok(accounts)
 }
@@ -368,15 +372,28 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// Publishes the merge, and what changed of the winner.
-    async fn tell(&self, conn: &mut PgConnection, fact: NewFact, changed_fields: Vec<String>) -> Result<(), Error> {
+    /// Publishes the merge, what changed of the winner, and that others are led elsewhere by it: nothing but their own events tells that to who
+    /// keeps members by their ids.
+    async fn tell(
+        &self,
+        conn: &mut PgConnection,
+        fact: NewFact,
+        changed_fields: Vec<String>,
+        led: Vec<(MemberId, i64)>,
+    ) -> Result<(), Error> {
         let changed = pb::MemberChanged {
             member_id: self.winner.id.to_string(),
             created: false,
             changed_fields,
             version: self.winner.version + 1,
         };
-        outbox::append(conn, &[fact, NewFact::new(self.programme, self.winner.id.0, &changed)]).await?;
+        let mut facts = vec![fact, NewFact::new(self.programme, self.winner.id.0, &changed)];
+        for (member, version) in led {
+            let changed_fields = vec![MERGED_INTO.to_owned()];
+            let changed = pb::MemberChanged { member_id: member.to_string(), created: false, changed_fields, version };
+            facts.push(NewFact::new(self.programme, member.0, &changed));
+        }
+        outbox::append(conn, &facts).await?;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         title::{Title, TitleSet},
     },
     error::Error,
-    store,
+    store::{self, points::Wanted},
 };
 use chrono_tz::Tz;
 use koc_chassis::{
@@ -138,6 +138,17 @@ pub async fn move_points(
     let now = clock::now(conn).await?;
     store::points::load_due(conn, programme, &mut accounts, now, None).await?;
     let mut draws_of: HashMap<EntryId, Vec<Draw>> = HashMap::new();
+    // What is asked of an account in all, so that each movement finds enough after those before it.
+    let mut asked: HashMap<MemberId, i64> = HashMap::new();
+    for (member, movement) in &movements {
+        let points = match movement {
+            Movement::Earn(_) => continue,
+            Movement::Redeem { amount, .. } => *amount,
+            Movement::Reverse { origin, amount } => amount.unwrap_or(origin.amount),
+        };
+        let sum = asked.entry(*member).or_default();
+        *sum = sum.saturating_add(points);
+    }
     for (member, movement) in &movements {
         let Some(account) = accounts.get_mut(member) else { continue };
         let mut also = Vec::new();
@@ -151,7 +162,9 @@ pub async fn move_points(
                 draws_of.insert(origin.id, draws);
             }
         }
-        store::points::load_lots(conn, programme, account, &also).await?;
+        let points = asked.get(member).copied().unwrap_or_default();
+        let wanted = Wanted::Holding { points, not_due: now, also: &also };
+        store::points::load_lots(conn, programme, account, wanted).await?;
     }
 
     let before = accounts.clone();

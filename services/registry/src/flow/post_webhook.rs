@@ -71,8 +71,8 @@ impl Poster {
     }
 
     /// Posts, and gives the status of the answer. Its body is not read.
-    pub async fn post(&self, target: &Target, post: Post) -> Result<u16, PostError> {
-        timeout(TIMEOUT, self.send(target, post)).await.unwrap_or(Err(PostError::TimedOut))
+    pub async fn post(&self, target: &Target, post: Post, at_most: Duration) -> Result<u16, PostError> {
+        timeout(at_most, self.send(target, post)).await.unwrap_or(Err(PostError::TimedOut))
     }
 
     async fn send(&self, target: &Target, post: Post) -> Result<u16, PostError> {

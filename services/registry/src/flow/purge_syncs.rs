@@ -10,8 +10,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ANSWER_LIFE: Duration = DAY.saturating_mul(7);
 /// How long rejected rows are kept; a run that nobody goes on with lapses after it.
 const REJECTED_LIFE: Duration = DAY.saturating_mul(30);
-/// How long deletions of persons who are nobody's are remembered: rows of theirs that are older and come later than this bring them in.
-const DELETION_LIFE: Duration = DAY.saturating_mul(30);
+/// How long the deletion of an identity that nobody had is remembered: rows from before it that come later than that bring the person in.
+const DELETION_LIFE: Duration = DAY.saturating_mul(365);
 /// How long a file is kept whose import is never started.
 const FILE_LIFE: Duration = DAY.saturating_mul(7);
 /// How long jobs that are done are kept.

@@ -27,7 +27,7 @@ use koc_chassis::{
 use koc_proto::koc::registry::v1 as pb;
 use prost::Message;
 use sqlx::PgConnection;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Rows that are applied in one call.
 pub const ROWS: i64 = 500;
@@ -43,6 +43,8 @@ pub enum Again {
 /// What became of the rows.
 pub struct Retried {
     pub rows: Vec<(Place, Applied)>,
+    /// Corrections of what is not kept as rejected, any more or at all: nothing was done for them.
+    pub none: Vec<Place>,
     /// Where to go on.
     pub next: Option<Place>,
 }
@@ -50,7 +52,7 @@ pub struct Retried {
 /// How a row is read.
 pub type Parse = fn(pb::MemberRow) -> Result<Row, Vec<Violation>>;
 
-/// Applies rows again. Errors: RUN_NOT_FOUND; ROW_NOT_REJECTED.
+/// Applies rows again. Errors: RUN_NOT_FOUND; ROW_REPEATED.
 pub async fn retry(db: &Db, act: Act<'_>, run: RunId, again: &Again, parse: Parse, keys: &Keys) -> Result<Retried, Error> {
     let mut attempt = 1;
     loop {
@@ -77,44 +79,45 @@ async fn retry_in(
     keys: &Keys,
 ) -> Result<Retried, Error> {
     let mut run = lock(conn, act, run).await?;
-    let mut kept = match again {
-        Again::After(after) => store::rejected_row::list(conn, &run, *after, ROWS + 1).await?,
-        Again::Corrected(corrections) => {
-            let places: Vec<Place> = corrections.iter().map(|(place, _)| *place).collect();
-            store::rejected_row::at(conn, &run, &places).await?
-        }
-    };
-    let next = match again {
-        Again::After(_) if kept.len() > ROWS as usize => {
-            kept.truncate(ROWS as usize);
-            kept.last().map(|row| row.place)
-        }
-        _ => None,
-    };
     let decode = |row: &RejectedRow| pb::MemberRow::decode(row.content.as_slice()).map_err(|e| sqlx::Error::Decode(e.into()));
-    let rows: Vec<(RejectedRow, pb::MemberRow)> = match again {
-        Again::After(_) => kept.into_iter().map(|row| decode(&row).map(|wire| (row, wire))).collect::<Result<_, _>>()?,
-        Again::Corrected(corrections) => in_place_of(kept, corrections)?,
+    let (rows, none, next): (Vec<(RejectedRow, pb::MemberRow)>, _, _) = match again {
+        Again::After(after) => {
+            let (kept, more) = store::rejected_row::list(conn, &run, *after, ROWS).await?;
+            let next = kept.last().map(|row| row.place).filter(|_| more);
+            let rows = kept.into_iter().map(|row| decode(&row).map(|wire| (row, wire))).collect::<Result<_, _>>()?;
+            (rows, Vec::new(), next)
+        }
+        Again::Corrected(corrections) => {
+            check_once(corrections)?;
+            let places: Vec<Place> = corrections.iter().map(|(place, _)| *place).collect();
+            let (rows, none) = in_place_of(store::rejected_row::at(conn, &run, &places).await?, corrections);
+            (rows, none, None)
+        }
     };
     let parsed: Vec<_> = rows.iter().map(|(_, wire)| parse(wire.clone())).collect();
     let applied = apply_of(conn, act, &run, &parsed, keys).await?;
     let sent: Vec<pb::MemberRow> = rows.iter().map(|(_, wire)| wire.clone()).collect();
     let erased = suppress::of_erased(conn, act.programme, keys, &run.settings.source_system, &sent).await?;
+    // Each kept row of a full run counts for as long as whose it is cannot be read.
+    let full = run.settings.mode == Mode::Full;
+    let unidentified = |external_id: &str| i64::from(full && !identifies(external_id));
     let (mut gone, mut stays, mut done) = (Vec::new(), Vec::new(), Vec::new());
     for ((applied, (before, wire)), erased) in applied.into_iter().zip(&rows).zip(&erased) {
         match &applied {
             // Of who was erased meanwhile nothing is kept.
-            Applied::Rejected(_) if *erased => gone.push(before.place),
+            Applied::Rejected(_) if *erased => {
+                gone.push(before.place);
+                run.unseen.unidentified -= unidentified(&decode(before)?.external_id);
+            }
             Applied::Rejected(violations) => {
+                run.unseen.unidentified += unidentified(&wire.external_id) - unidentified(&decode(before)?.external_id);
                 stays.push(RejectedRow { content: wire.encode_to_vec(), violations: violations.clone(), ..before.clone() });
             }
             Applied::Done { outcome, .. } => {
                 run.counts.move_rejected(*outcome);
                 gone.push(before.place);
                 // It is somebody after all.
-                if run.settings.mode == Mode::Full && !identifies(&decode(before)?.external_id) {
-                    run.unseen.unidentified -= 1;
-                }
+                run.unseen.unidentified -= unidentified(&decode(before)?.external_id);
             }
         }
         done.push((before.place, applied));
@@ -128,26 +131,33 @@ async fn retry_in(
     }
     run.update_time = clock::now(conn).await?;
     store::sync_run::update(conn, &run).await?;
-    Ok(Retried { rows: done, next })
+    Ok(Retried { rows: done, none, next })
 }
 
-/// The corrections with the rows that they are for.
+/// Errors: ROW_REPEATED.
+fn check_once(corrections: &[(Place, pb::MemberRow)]) -> Result<(), Vec<Violation>> {
+    let (mut violations, mut seen) = (Violations::default(), HashSet::new());
+    for (i, (place, _)) in corrections.iter().enumerate() {
+        if !seen.insert(*place) {
+            let rule = "must name a row that none before it names";
+            violations.push(Violation::new(format!("corrections[{i}]"), "ROW_REPEATED", rule));
+        }
+    }
+    violations.finish()
+}
+
+/// The corrections with the rows that they are for, and the places of those that are for none.
 fn in_place_of(
     kept: Vec<RejectedRow>,
     corrections: &[(Place, pb::MemberRow)],
-) -> Result<Vec<(RejectedRow, pb::MemberRow)>, Vec<Violation>> {
+) -> (Vec<(RejectedRow, pb::MemberRow)>, Vec<Place>) {
     let mut kept: HashMap<Place, RejectedRow> = kept.into_iter().map(|row| (row.place, row)).collect();
-    let mut violations = Violations::default();
-    let mut rows = Vec::with_capacity(corrections.len());
-    for (i, (place, wire)) in corrections.iter().enumerate() {
+    let (mut rows, mut none) = (Vec::with_capacity(corrections.len()), Vec::new());
+    for (place, wire) in corrections {
         match kept.remove(place) {
             Some(before) => rows.push((before, wire.clone())),
-            None => {
-                let rule = "must name a row of the run that is kept as rejected, once";
-                violations.push(Violation::new(format!("corrections[{i}]"), "ROW_NOT_REJECTED", rule));
-            }
+            None => none.push(*place),
         }
     }
-    violations.finish()?;
-    Ok(rows)
+    (rows, none)
 }

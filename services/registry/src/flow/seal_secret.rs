@@ -36,10 +36,27 @@ impl Seal {
 
     /// A new secret, sealed for this endpoint alone.
     pub fn make(&self, webhook: WebhookId) -> Result<Vec<u8>, Error> {
-        let secret: [u8; SECRET_BYTES] = rand::random();
+        self.seal(webhook, &rand::random::<[u8; SECRET_BYTES]>())
+    }
+
+    /// Whether there is no key, and so nothing to be sealed or opened.
+    pub fn is_off(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The same secret sealed with the first key; None when it is.
+    pub fn renew(&self, webhook: WebhookId, sealed: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let newest = Self { keys: self.keys.iter().take(1).cloned().collect() };
+        match newest.open(webhook, sealed) {
+            Ok(_) => Ok(None),
+            Err(_) => self.seal(webhook, self.open(webhook, sealed)?.bytes()).map(Some),
+        }
+    }
+
+    fn seal(&self, webhook: WebhookId, secret: &[u8]) -> Result<Vec<u8>, Error> {
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let key = self.keys.first().ok_or(Error::WebhooksOff)?;
-        let payload = Payload { msg: &secret, aad: webhook.0.as_bytes() };
+        let payload = Payload { msg: secret, aad: webhook.0.as_bytes() };
         let sealed = key.encrypt(&XNonce::from(nonce), payload).map_err(|_| unopened())?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
@@ -81,6 +98,10 @@ mod tests {
         assert!(Seal::parse(&key(2)).expect("a key").open(ours, &sealed).is_err());
         let both = Seal::parse(&format!("{}\n\n {} \n", key(2), key(1))).expect("two keys");
         assert!(both.open(ours, &sealed).is_ok_and(|opened| opened == secret), "an older key still opens");
+        let renewed = both.renew(ours, &sealed).expect("opened").expect("sealed anew");
+        let newest = Seal::parse(&key(2)).expect("a key");
+        assert!(newest.open(ours, &renewed).is_ok_and(|opened| opened == secret), "the older key is not needed any more");
+        assert!(both.renew(ours, &renewed).expect("opened").is_none() && newest.renew(ours, &sealed).is_err());
         let mut torn = sealed;
         torn[NONCE_BYTES] ^= 1;
         assert!(both.open(ours, &torn).is_err() && both.open(ours, b"short").is_err());

@@ -39,6 +39,8 @@ pub struct Sent {
     pub parsed: Vec<Result<Row, Vec<Violation>>>,
     /// Persons whose rows the sender could not read.
     pub unread: Vec<String>,
+    /// SHA-256 of all that was sent.
+    hash: Vec<u8>,
 }
 
 /// A row as it was sent.
@@ -50,18 +52,17 @@ pub struct SentRow {
 }
 
 impl Sent {
-    /// SHA-256 of all that was sent.
-    fn hash(&self) -> Vec<u8> {
+    pub fn new(number: i64, rows: Vec<SentRow>, parsed: Vec<Result<Row, Vec<Violation>>>, unread: Vec<String>) -> Self {
         let mut hash = Sha256::new();
-        for part in self.rows.iter().map(|row| row.content.as_slice()).chain([[].as_slice()]) {
+        for part in rows.iter().map(|row| row.content.as_slice()).chain([[].as_slice()]) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        for id in &self.unread {
+        for id in &unread {
             hash.update((id.len() as u64).to_be_bytes());
             hash.update(id);
         }
-        hash.finalize().to_vec()
+        Self { number, rows, parsed, unread, hash: hash.finalize().to_vec() }
     }
 }
 
@@ -87,7 +88,8 @@ pub async fn open_in(conn: &mut PgConnection, act: Act<'_>, settings: &Settings)
     Ok(run)
 }
 
-/// Applies a batch, or finds the answer that it was given. Errors: RUN_NOT_FOUND, RUN_CLOSED, BATCH_GAP, BATCH_DIFFERS, BATCH_FORGOTTEN.
+/// Applies a batch, or finds the answer that it was given.
+/// Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_OF_IMPORT, BATCH_GAP, BATCH_DIFFERS, BATCH_FORGOTTEN.
 pub async fn take(db: &Db, act: Act<'_>, run: RunId, sent: &Sent, keys: &Keys) -> Result<pb::SyncMembersResponse, Error> {
     let mut attempt = 1;
     loop {
@@ -113,17 +115,17 @@ async fn take_in(
     keys: &Keys,
 ) -> Result<pb::SyncMembersResponse, Error> {
     let run = lock(conn, act, run).await?;
-    let content_hash = sent.hash();
     if run.course(sent.number)? == Course::Replay {
         let committed = store::sync_run::batch(conn, &run, sent.number).await?;
         let committed = committed.ok_or(Refusal::BatchForgotten { run: run.id, batch: sent.number })?;
-        if committed.content_hash != content_hash {
+        if committed.content_hash != sent.hash {
             return Err(Refusal::BatchDiffers { run: run.id, batch: sent.number }.into());
         }
         let answer = pb::SyncMembersResponse::decode(committed.answer.as_slice());
         let answer = answer.map_err(|error| sqlx::Error::Decode(error.into()))?;
         return Ok(pb::SyncMembersResponse { replayed: true, ..answer });
     }
+    refuse_import(conn, &run).await?;
     let (_, answer) = apply_next(conn, act, run, sent, keys).await?;
     Ok(answer)
 }
@@ -176,7 +178,7 @@ pub async fn apply_next(
     let answer = pb::SyncMembersResponse { committed_through: sent.number, results: results(applied), ..Default::default() };
     let mut stored = answer.clone();
     stored.strip_personal();
-    let committed = Committed { content_hash: sent.hash(), answer: stored.encode_to_vec() };
+    let committed = Committed { content_hash: sent.hash.clone(), answer: stored.encode_to_vec() };
     store::sync_run::insert_batch(conn, &run, sent.number, &committed, now).await?;
     Ok((run, answer))
 }
@@ -202,10 +204,11 @@ pub async fn apply_of(
     Ok(applied)
 }
 
-/// Closes a run: all was sent. One that is closed stays as it is. Errors: RUN_NOT_FOUND.
+/// Closes a run: all was sent. One that is closed stays as it is. Errors: RUN_NOT_FOUND, RUN_OF_IMPORT.
 pub async fn close(db: &Db, act: Act<'_>, run: RunId) -> Result<Run, Error> {
     let mut tx = db.begin().await?;
     let mut run = lock(&mut tx, act, run).await?;
+    refuse_import(&mut tx, &run).await?;
     close_in(&mut tx, act, &mut run).await?;
     tx.commit().await?;
     db.wake();
@@ -219,13 +222,21 @@ pub async fn close_in(conn: &mut PgConnection, act: Act<'_>, run: &mut Run) -> R
         return Ok(());
     }
     let now = clock::now(conn).await?;
-    (run.state, run.update_time) = (state, now);
+    (run.state, run.update_time, run.closed_by) = (state, now, Some(act.actor.to_owned()));
     run.end_time = (state == RunState::Ended).then_some(now);
     store::sync_run::update(conn, run).await?;
     if state == RunState::Checking {
         sweep_unseen::start(conn, act, run, sweep_unseen::CHECK).await?;
     }
     Ok(())
+}
+
+/// What a file feeds is no stream's: neither more rows nor the word that these were all. The run is locked.
+async fn refuse_import(conn: &mut PgConnection, run: &Run) -> Result<(), Error> {
+    match store::sync_run::import_at_work(conn, run).await? {
+        Some(import) => Err(Refusal::OfImport { run: run.id, import }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Locks a run. Errors: RUN_NOT_FOUND.
@@ -282,7 +293,7 @@ mod tests {
     fn sent(contents: &[&[u8]], unread: &[&str]) -> Vec<u8> {
         let row = |content: &&[u8]| SentRow { external_id: String::new(), content: content.to_vec() };
         let unread = unread.iter().map(|id| (*id).to_owned()).collect();
-        Sent { number: 1, rows: contents.iter().map(row).collect(), parsed: Vec::new(), unread }.hash()
+        Sent::new(1, contents.iter().map(row).collect(), Vec::new(), unread).hash
     }
 
     #[test]

@@ -35,11 +35,18 @@ pub async fn destroy(
                DELETE FROM value_profile WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
            ), proposals AS (
                DELETE FROM tier_proposal WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
+           ), readings AS (
+               DELETE FROM tier_reading WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
+           ), standings AS (
+               DELETE FROM tier_standing WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
+           ), trials AS (
+               DELETE FROM tier_dry_run_member WHERE programme_id = $1 AND member_id = ANY ($2) RETURNING 1
            )
            SELECT (SELECT count(*) FROM identities) AS "identities!", (SELECT count(*) FROM befores) AS "befores!",
                   (SELECT count(*) FROM seen) AS "seen!",
                   (SELECT count(*) FROM names) AS "names!", (SELECT count(*) FROM scores) AS "scores!",
-                  (SELECT count(*) FROM proposals) AS "proposals!""#,
+                  (SELECT count(*) FROM proposals) AS "proposals!", (SELECT count(*) FROM readings) AS "readings!",
+                  (SELECT count(*) FROM standings) AS "standings!", (SELECT count(*) FROM trials) AS "trials!""#,
         programme.0,
         members,
     )
@@ -68,6 +75,9 @@ pub async fn destroy(
         ("member_search", gone.names),
         ("value_profile", gone.scores),
         ("tier_proposal", gone.proposals),
+        ("tier_reading", gone.readings),
+        ("tier_standing", gone.standings),
+        ("tier_dry_run_member", gone.trials),
         ("member", i64::try_from(emptied.rows_affected()).unwrap_or(i64::MAX)),
         ("trail", words),
     ];

@@ -93,7 +93,8 @@ pub async fn find_or_claim(
     Ok(claims)
 }
 
-/// Finds whose the ids of a source system are.
+/// Finds whose the ids of a source system are. Each is looked up for itself: to a planner without statistics, as in a new registry, all ids
+/// of a source seem to be few enough to read them.
 pub async fn find_all(
     conn: &mut PgConnection,
     programme: ProgrammeId,
@@ -104,9 +105,14 @@ pub async fn find_all(
         return Ok(BTreeMap::new());
     }
     let rows = sqlx::query!(
-        r#"SELECT external_id, member_id, origin_member_id IS NOT NULL AS "merged!", source_time, deleted
-           FROM external_identity
-           WHERE programme_id = $1 AND source_system = $2 AND external_id = ANY ($3)"#,
+        r#"SELECT i.external_id, i.member_id, i.origin_member_id IS NOT NULL AS "merged!", i.source_time, i.deleted
+           FROM UNNEST($3::text[]) AS k (external_id)
+           CROSS JOIN LATERAL (
+               SELECT external_id, member_id, origin_member_id, source_time, deleted
+               FROM external_identity
+               WHERE programme_id = $1 AND source_system = $2 AND external_id = k.external_id
+               LIMIT 1
+           ) AS i"#,
         programme.0,
         source_system,
         external_ids as &[&str],
@@ -211,7 +217,7 @@ pub async fn bury(
          SELECT $1, $2, d.external_id, d.source_time
          FROM UNNEST($3::text[], $4::timestamptz[]) AS d (external_id, source_time)
          ON CONFLICT (programme_id, source_system, external_id) DO UPDATE
-         SET source_time = GREATEST(t.source_time, excluded.source_time), create_time = excluded.create_time",
+         SET source_time = GREATEST(t.source_time, excluded.source_time)",
         programme.0,
         source_system,
         &ids as &[&str],

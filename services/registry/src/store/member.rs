@@ -135,6 +135,7 @@ pub async fn get_all_own(
     rows(conn, programme, ids).await?.into_iter().map(own).collect()
 }
 
+/// Each is looked up for itself, as identities are.
 async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<MemberRow>, sqlx::Error> {
     let rows = sqlx::query_as!(
         MemberRow,
@@ -154,9 +155,9 @@ async fn rows(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> 
                       WHERE i.programme_id = m.programme_id AND i.member_id = m.member_id
                   ), '[]') AS "external_identities!: Json<Vec<Identity>>",
                   v.scores AS "scores?: Json<Vec<Score>>"
-           FROM member m
-           LEFT JOIN value_profile v ON v.programme_id = m.programme_id AND v.member_id = m.member_id
-           WHERE m.programme_id = $1 AND m.member_id = ANY ($2)"#,
+           FROM UNNEST($2::uuid[]) AS k (member_id)
+           CROSS JOIN LATERAL (SELECT * FROM member WHERE programme_id = $1 AND member_id = k.member_id LIMIT 1) AS m
+           LEFT JOIN value_profile v ON v.programme_id = m.programme_id AND v.member_id = m.member_id"#,
         programme.0,
         ids,
     )
@@ -188,7 +189,7 @@ pub async fn list_ids(
     let ids = sqlx::query_scalar!(
         "SELECT member_id
          FROM member
-         WHERE programme_id = $1 AND member_id > $2 AND merged_into IS NULL
+         WHERE programme_id = $1 AND member_id > $2
          ORDER BY member_id
          LIMIT $3",
         programme.0,
@@ -211,25 +212,25 @@ pub struct Locked {
     pub merged_into: Option<MemberId>,
 }
 
-/// Locks members, in the order of their ids; ids without a member are left out.
+/// Locks members, in the order of their ids, each looked up for itself, as identities are; ids without a member are left out.
 pub async fn lock_all(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]) -> Result<Vec<Locked>, sqlx::Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let rows = sqlx::query!(
-        r#"SELECT member_id, display_name, email, phone, region_code, city,
-                  channels AS "channels: Json<Vec<Channel>>",
-                  vehicles AS "vehicles: Json<Vec<Vehicle>>",
-                  motivations AS "motivations: Json<Vec<Motivation>>",
-                  tags AS "tags: Json<Vec<String>>",
-                  consents AS "consents: Json<Vec<Consent>>",
-                  provenance AS "provenance: Json<Provenance>",
-                  CASE WHEN erase_time IS NULL THEN state ELSE 'ERASED' END AS "state!", suspension_cause, trust_level, version,
-                  merged_into
-           FROM member
-           WHERE programme_id = $1 AND member_id = ANY ($2)
-           ORDER BY member_id
-           FOR NO KEY UPDATE"#,
+        r#"SELECT m.member_id, m.display_name, m.email, m.phone, m.region_code, m.city,
+                  m.channels AS "channels: Json<Vec<Channel>>",
+                  m.vehicles AS "vehicles: Json<Vec<Vehicle>>",
+                  m.motivations AS "motivations: Json<Vec<Motivation>>",
+                  m.tags AS "tags: Json<Vec<String>>",
+                  m.consents AS "consents: Json<Vec<Consent>>",
+                  m.provenance AS "provenance: Json<Provenance>",
+                  CASE WHEN m.erase_time IS NULL THEN m.state ELSE 'ERASED' END AS "state!", m.suspension_cause, m.trust_level,
+                  m.version, m.merged_into
+           FROM (SELECT DISTINCT u.id FROM UNNEST($2::uuid[]) AS u (id) ORDER BY u.id) AS k
+           CROSS JOIN LATERAL (
+               SELECT * FROM member WHERE programme_id = $1 AND member_id = k.id LIMIT 1 FOR NO KEY UPDATE
+           ) AS m"#,
         programme.0,
         ids,
     )

@@ -84,27 +84,28 @@ pub async fn count(conn: &mut PgConnection, programme: ProgrammeId, ids: &[Uuid]
     count.fetch_one(conn).await
 }
 
-/// Lets the loser, and those that led to it, lead to the winner. Both are locked.
+/// Lets the loser, and those that led to it, lead to the winner. Both are locked. Gives those that led to the loser, with their versions.
 pub async fn redirect(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     loser: MemberId,
     winner: MemberId,
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Vec<(MemberId, i64)>, sqlx::Error> {
+    let rows = sqlx::query!(
         "UPDATE member
          SET merged_into = $3, update_time = CASE WHEN member_id = $2 THEN $4 ELSE update_time END,
              version = CASE WHEN member_id = $2 THEN version + 1 ELSE version END
-         WHERE programme_id = $1 AND (member_id = $2 OR merged_into = $2)",
+         WHERE programme_id = $1 AND (member_id = $2 OR merged_into = $2)
+         RETURNING member_id, version",
         programme.0,
         loser.0,
         winner.0,
         now,
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    Ok(rows.into_iter().map(|row| (MemberId(row.member_id), row.version)).filter(|(id, _)| *id != loser).collect())
 }
 
 /// The loser, and those that led to it before it was merged.
@@ -126,27 +127,28 @@ pub async fn followers(conn: &mut PgConnection, programme: ProgrammeId, loser: M
     ids.fetch_all(conn).await
 }
 
-/// Lets the loser stand for itself again, and its followers lead to it.
+/// Lets the loser stand for itself again, and its followers lead to it. Gives these, with their versions.
 pub async fn restore(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     loser: MemberId,
     followers: &[Uuid],
     now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<Vec<(MemberId, i64)>, sqlx::Error> {
+    let rows = sqlx::query!(
         "UPDATE member
          SET merged_into = NULLIF($2, member_id), update_time = CASE WHEN member_id = $2 THEN $4 ELSE update_time END,
              version = CASE WHEN member_id = $2 THEN version + 1 ELSE version END
-         WHERE programme_id = $1 AND member_id = ANY ($3)",
+         WHERE programme_id = $1 AND member_id = ANY ($3)
+         RETURNING member_id, version",
         programme.0,
         loser.0,
         followers,
         now,
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    Ok(rows.into_iter().map(|row| (MemberId(row.member_id), row.version)).filter(|(id, _)| *id != loser).collect())
 }
 
 /// Gives the loser's external identities to the winner; says how many.

@@ -254,27 +254,65 @@ pub async fn load_due(
     Ok(())
 }
 
-/// Puts all open lots, and those of these earnings, into an account that is locked.
+/// Which lots a change of an account may touch.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// All that are open.
+    All,
+    /// Of those that are open and not over by then, the first that hold so many points together, and the lots of these earnings.
+    Holding { points: i64, not_due: DateTime<Utc>, also: &'a [i64] },
+}
+
+/// Lots that are read at first; four times as many as before when they do not hold enough.
+const FIRST_LOTS: i64 = 256;
+
+/// Puts lots into an account that is locked: no more than are wanted, however many a member has.
 pub async fn load_lots(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     account: &mut Account,
-    also: &[i64],
+    wanted: Wanted<'_>,
 ) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query_as!(
-        LotRow,
-        "SELECT l.member_id, l.sequence, e.entry_id, e.source, e.reason_code, l.amount, l.remaining, l.shortfall, l.expire_time, l.merges
-         FROM points_lot l
-         JOIN points_entry e ON e.programme_id = l.programme_id AND e.member_id = l.member_id AND e.sequence = l.sequence
-         WHERE l.programme_id = $1 AND l.member_id = $2 AND (l.remaining > 0 OR l.sequence = ANY ($3))",
-        programme.0,
-        account.member.0,
-        also,
-    )
-    .fetch_all(conn)
-    .await?;
-    account.lots.extend(rows.into_iter().map(|row| (row.sequence, row.into_lot())));
-    Ok(())
+    let (points, not_due, also) = match wanted {
+        Wanted::All => (i64::MAX, None, &[][..]),
+        Wanted::Holding { points, not_due, also } => (points, Some(not_due), also),
+    };
+    // No lot that is open holds less than a point.
+    let mut limit = points.clamp(1, if not_due.is_some() { FIRST_LOTS } else { i64::MAX });
+    loop {
+        let rows = sqlx::query_as!(
+            LotRow,
+            r#"SELECT l.member_id AS "member_id!", l.sequence AS "sequence!", e.entry_id, e.source, e.reason_code, l.amount AS "amount!",
+                      l.remaining AS "remaining!", l.shortfall AS "shortfall!", l.expire_time, l.merges AS "merges!"
+               FROM (
+                   (SELECT *
+                    FROM points_lot
+                    WHERE programme_id = $1 AND member_id = $2 AND remaining > 0 AND ($3::timestamptz IS NULL OR expire_time IS NULL OR expire_time > $3)
+                    ORDER BY expire_time, sequence
+                    LIMIT $4)
+                   UNION
+                   (SELECT *
+                    FROM points_lot
+                    WHERE programme_id = $1 AND member_id = $2 AND sequence = ANY ($5))
+               ) AS l
+               JOIN points_entry e ON e.programme_id = l.programme_id AND e.member_id = l.member_id AND e.sequence = l.sequence"#,
+            programme.0,
+            account.member.0,
+            not_due,
+            limit,
+            also,
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        let open = rows.iter().filter(|row| !also.contains(&row.sequence));
+        let (lots, held) = open.fold((0, 0_i64), |(lots, held), row| (lots + 1, held.saturating_add(row.remaining)));
+        if held < points && lots + i64::try_from(also.len()).unwrap_or(0) >= limit {
+            limit = limit.saturating_mul(4);
+            continue;
+        }
+        account.lots.extend(rows.into_iter().map(|row| (row.sequence, row.into_lot())));
+        return Ok(());
+    }
 }
 
 /// What a redemption took.

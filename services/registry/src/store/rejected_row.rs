@@ -150,25 +150,54 @@ pub async fn put_all(conn: &mut PgConnection, run: &Run, rows: &[RejectedRow]) -
     Ok(())
 }
 
-/// Rows in the order they came, those after a place.
-pub async fn list(conn: &mut PgConnection, run: &Run, after: Option<Place>, limit: i64) -> Result<Vec<RejectedRow>, sqlx::Error> {
+/// The most bytes of rows that are read at once; one row is in any case.
+const MOST_BYTES: i64 = 1024 * 1024;
+
+/// Rows in the order they came, those after a place: at most `limit`, and no more than fit. Tells whether there are more.
+pub async fn list(
+    conn: &mut PgConnection,
+    run: &Run,
+    after: Option<Place>,
+    limit: i64,
+) -> Result<(Vec<RejectedRow>, bool), sqlx::Error> {
     let after = after.unwrap_or(Place { batch_number: 0, row_index: -1 });
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT batch_number, row_index, content, violations AS "violations: Json<Vec<Stored>>", create_time
-           FROM rejected_row
-           WHERE programme_id = $1 AND sync_run_id = $2 AND (batch_number, row_index) > ($3, $4)
-           ORDER BY batch_number, row_index
-           LIMIT $5"#,
+    // How long a row is stands beside it: those that do not fit are not read.
+    let rows = sqlx::query!(
+        r#"SELECT p.batch_number, p.row_index, r.content, r.violations AS "violations: Json<Vec<Stored>>", r.create_time, p.found AS "found!"
+           FROM (
+               SELECT batch_number, row_index, count(*) OVER () AS found, row_number() OVER before AS nr,
+                      sum(bytes) OVER before - bytes AS bytes_before
+               FROM (
+                   SELECT batch_number, row_index, octet_length(content) AS bytes
+                   FROM rejected_row
+                   WHERE programme_id = $1 AND sync_run_id = $2 AND (batch_number, row_index) > ($3, $4)
+                   ORDER BY batch_number, row_index
+                   LIMIT $5::bigint + 1
+               ) AS next
+               WINDOW before AS (ORDER BY batch_number, row_index)
+           ) AS p
+           JOIN rejected_row AS r
+               ON r.programme_id = $1 AND r.sync_run_id = $2 AND r.batch_number = p.batch_number AND r.row_index = p.row_index
+           WHERE p.nr <= $5::bigint AND p.bytes_before < $6
+           ORDER BY p.batch_number, p.row_index"#,
         run.programme.0,
         run.id.0,
         after.batch_number,
         after.row_index,
         limit,
+        MOST_BYTES,
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(RejectedRow::from).collect())
+    let more = rows.first().is_some_and(|row| usize::try_from(row.found).is_ok_and(|found| found > rows.len()));
+    let row = rows.into_iter().map(|row| Row {
+        batch_number: row.batch_number,
+        row_index: row.row_index,
+        content: row.content,
+        violations: row.violations,
+        create_time: row.create_time,
+    });
+    Ok((row.map(RejectedRow::from).collect(), more))
 }
 
 /// The rows at these places; places without one are left out.

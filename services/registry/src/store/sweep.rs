@@ -34,20 +34,25 @@ pub struct Part {
 
 /// The part behind what was walked.
 pub async fn walk(conn: &mut PgConnection, run: &Run, limit: i64) -> Result<Part, sqlx::Error> {
+    // Each identity of the part is looked up by itself: a run has just filled the table, so that nothing is known of its size, and any other
+    // way could read all of it for each part.
     let part = sqlx::query!(
-        r#"WITH part AS (
-               SELECT i.external_id,
-                      s.external_id IS NULL AND i.create_time <= $6 AND COALESCE(i.source_time, i.create_time) <= $7 AS unseen
-               FROM external_identity i
-               LEFT JOIN sync_seen s
-                   ON s.programme_id = i.programme_id AND s.sync_run_id = $2 AND s.external_id = i.external_id
-               WHERE i.programme_id = $1 AND i.source_system = $3 AND i.external_id > $4 AND NOT i.deleted
-               ORDER BY i.external_id
+        r#"WITH part AS MATERIALIZED (
+               SELECT external_id, create_time <= $6 AND COALESCE(source_time, create_time) <= $7 AS may_go
+               FROM external_identity
+               WHERE programme_id = $1 AND source_system = $3 AND external_id > $4 AND NOT deleted
+               ORDER BY external_id
                LIMIT $5
            )
-           SELECT count(*) AS "identities!", max(external_id) AS last,
-                  COALESCE(array_agg(external_id ORDER BY external_id) FILTER (WHERE unseen), '{}') AS "unseen!"
-           FROM part"#,
+           SELECT count(*) AS "identities!", max(p.external_id) AS last,
+                  COALESCE(array_agg(p.external_id ORDER BY p.external_id) FILTER (WHERE p.may_go AND s.seen IS NULL), '{}') AS "unseen!"
+           FROM part AS p
+           LEFT JOIN LATERAL (
+               SELECT true AS seen
+               FROM sync_seen
+               WHERE programme_id = $1 AND sync_run_id = $2 AND external_id = p.external_id
+               LIMIT 1
+           ) AS s ON true"#,
         run.programme.0,
         run.id.0,
         run.settings.source_system,

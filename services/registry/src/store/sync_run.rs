@@ -26,6 +26,7 @@ struct RunRow {
     swept_identities: i64,
     walked_to: Option<String>,
     actor: String,
+    closed_by: Option<String>,
     create_time: DateTime<Utc>,
     update_time: DateTime<Utc>,
     end_time: Option<DateTime<Utc>>,
@@ -55,6 +56,7 @@ impl RunRow {
             },
             walked_to: self.walked_to,
             actor: self.actor,
+            closed_by: self.closed_by,
             create_time: self.create_time,
             update_time: self.update_time,
             end_time: self.end_time,
@@ -106,7 +108,7 @@ pub async fn named(
         RunRow,
         r#"SELECT sync_run_id, programme_id, source_system, run_name, mode, validate_only, as_of, max_delete_percent, state,
                   committed_through, counts AS "counts: Json<Counts>", unidentified_rows, source_identities, unseen_identities,
-                  swept_identities, walked_to, actor, create_time, update_time, end_time
+                  swept_identities, walked_to, actor, closed_by, create_time, update_time, end_time
            FROM sync_run
            WHERE programme_id = $1 AND source_system = $2 AND run_name = $3"#,
         programme.0,
@@ -121,7 +123,7 @@ pub async fn get(conn: &mut PgConnection, programme: ProgrammeId, id: RunId) -> 
         RunRow,
         r#"SELECT sync_run_id, programme_id, source_system, run_name, mode, validate_only, as_of, max_delete_percent, state,
                   committed_through, counts AS "counts: Json<Counts>", unidentified_rows, source_identities, unseen_identities,
-                  swept_identities, walked_to, actor, create_time, update_time, end_time
+                  swept_identities, walked_to, actor, closed_by, create_time, update_time, end_time
            FROM sync_run
            WHERE programme_id = $1 AND sync_run_id = $2"#,
         programme.0,
@@ -136,7 +138,7 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: RunId) ->
         RunRow,
         r#"SELECT sync_run_id, programme_id, source_system, run_name, mode, validate_only, as_of, max_delete_percent, state,
                   committed_through, counts AS "counts: Json<Counts>", unidentified_rows, source_identities, unseen_identities,
-                  swept_identities, walked_to, actor, create_time, update_time, end_time
+                  swept_identities, walked_to, actor, closed_by, create_time, update_time, end_time
            FROM sync_run
            WHERE programme_id = $1 AND sync_run_id = $2
            FOR NO KEY UPDATE"#,
@@ -158,7 +160,7 @@ pub async fn list(
         RunRow,
         r#"SELECT sync_run_id, programme_id, source_system, run_name, mode, validate_only, as_of, max_delete_percent, state,
                   committed_through, counts AS "counts: Json<Counts>", unidentified_rows, source_identities, unseen_identities,
-                  swept_identities, walked_to, actor, create_time, update_time, end_time
+                  swept_identities, walked_to, actor, closed_by, create_time, update_time, end_time
            FROM sync_run
            WHERE programme_id = $1 AND ($2 = '' OR source_system = $2) AND ($3::uuid IS NULL OR sync_run_id < $3)
            ORDER BY sync_run_id DESC
@@ -178,7 +180,8 @@ pub async fn update(conn: &mut PgConnection, run: &Run) -> Result<(), sqlx::Erro
     sqlx::query!(
         "UPDATE sync_run
          SET state = $3, committed_through = $4, counts = $5, unidentified_rows = $6, source_identities = $7,
-             unseen_identities = $8, swept_identities = $9, update_time = $10, end_time = $11, walked_to = $12
+             unseen_identities = $8, swept_identities = $9, update_time = $10, end_time = $11, walked_to = $12,
+             closed_by = $13
          WHERE programme_id = $1 AND sync_run_id = $2",
         run.programme.0,
         run.id.0,
@@ -192,10 +195,23 @@ pub async fn update(conn: &mut PgConnection, run: &Run) -> Result<(), sqlx::Erro
         run.update_time,
         run.end_time,
         run.walked_to,
+        run.closed_by,
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The import that feeds a run and is not over.
+pub async fn import_at_work(conn: &mut PgConnection, run: &Run) -> Result<Option<Uuid>, sqlx::Error> {
+    let import = sqlx::query_scalar!(
+        "SELECT import_id
+         FROM member_import
+         WHERE programme_id = $1 AND sync_run_id = $2 AND state IN ('RECEIVING', 'RUNNING')",
+        run.programme.0,
+        run.id.0,
+    );
+    import.fetch_optional(conn).await
 }
 
 /// A batch that was committed.
@@ -255,8 +271,8 @@ pub async fn lapse(db: &Db, left: Duration) -> Result<u64, sqlx::Error> {
     Ok(lapsed.rows_affected())
 }
 
-/// Removes what is no longer needed of runs, some rows at a time: answers to batches that are older than `answers`, rejected rows older than
-/// `rejected`, and whom lapsed runs have seen. Says how many.
+/// Removes what is no longer needed of syncs, some rows at a time: answers to batches that are older than `answers`, rejected rows older than
+/// `rejected`, deletions of nobody older than `deletions`, and whom lapsed runs have seen. Says how many.
 pub async fn purge(db: &Db, answers: Duration, rejected: Duration, deletions: Duration) -> Result<u64, sqlx::Error> {
     const PART: i64 = 5_000;
     let batches = sqlx::query!(
@@ -285,6 +301,19 @@ pub async fn purge(db: &Db, answers: Duration, rejected: Duration, deletions: Du
     )
     .execute(db.pool())
     .await?;
+    let deletions = sqlx::query!(
+        "DELETE FROM identity_tombstone
+         WHERE ctid = ANY (ARRAY(
+             SELECT ctid
+             FROM identity_tombstone
+             WHERE source_time < koc_now() - $1::float8 * interval '1 second'
+             LIMIT $2
+         ))",
+        deletions.as_secs_f64(),
+        PART,
+    )
+    .execute(db.pool())
+    .await?;
     let seen = sqlx::query!(
         "DELETE FROM sync_seen
          WHERE ctid = ANY (ARRAY(
@@ -298,18 +327,5 @@ pub async fn purge(db: &Db, answers: Duration, rejected: Duration, deletions: Du
     )
     .execute(db.pool())
     .await?;
-    let deletions = sqlx::query!(
-        "DELETE FROM identity_tombstone
-         WHERE ctid = ANY (ARRAY(
-             SELECT ctid
-             FROM identity_tombstone
-             WHERE create_time < koc_now() - $1::float8 * interval '1 second'
-             LIMIT $2
-         ))",
-        deletions.as_secs_f64(),
-        PART,
-    )
-    .execute(db.pool())
-    .await?;
-    Ok(batches.rows_affected() + rows.rows_affected() + seen.rows_affected() + deletions.rows_affected())
+    Ok(batches.rows_affected() + rows.rows_affected() + deletions.rows_affected() + seen.rows_affected())
 }

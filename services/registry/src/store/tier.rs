@@ -1,10 +1,11 @@
-//! Tiers, their policies, proposals and moves.
+//! Tiers, proposals and moves.
+
+pub mod dry_run;
+pub mod policy;
+pub mod standing;
 
 use super::unknown;
-use crate::domain::{
-    consent::Consent,
-    tier::{Candidate, Consumed, Policy, Proposal, ResourceClass, Rules, Tier},
-};
+use crate::domain::tier::{Consumed, Outcome, Proposal, Reading, ResourceClass, Tier};
 use chrono::{DateTime, Utc};
 use koc_chassis::ids::{MemberId, ProgrammeId};
 use sqlx::{PgConnection, types::Json};
@@ -75,68 +76,6 @@ pub async fn lowest(conn: &mut PgConnection, programme: ProgrammeId) -> Result<O
     lowest.fetch_optional(conn).await
 }
 
-/// Writes a version of the policy.
-pub async fn insert_policy(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    policy: &Policy,
-    reason: &str,
-    actor: &str,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let Policy { version, rules } = policy;
-    sqlx::query!(
-        "INSERT INTO tier_policy (
-             programme_id, version, min_promote_probability, min_stay_days, min_outputs, reason, actor, create_time
-         )
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        programme.0,
-        version,
-        rules.min_promote_probability,
-        rules.min_stay_days,
-        rules.min_outputs,
-        reason,
-        actor,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Makes the next version the active one, and says which that is. The programme is locked.
-pub async fn next_policy_version(conn: &mut PgConnection, programme: ProgrammeId) -> Result<i32, sqlx::Error> {
-    let version = sqlx::query_scalar!(
-        "UPDATE programme
-         SET tier_policy_version = tier_policy_version + 1
-         WHERE programme_id = $1
-         RETURNING tier_policy_version",
-        programme.0,
-    );
-    version.fetch_one(conn).await
-}
-
-/// The active policy; None when there is no such programme.
-pub async fn active_policy(conn: &mut PgConnection, programme: ProgrammeId) -> Result<Option<Policy>, sqlx::Error> {
-    let row = sqlx::query!(
-        "SELECT t.version, t.min_promote_probability, t.min_stay_days, t.min_outputs
-         FROM programme p
-         JOIN tier_policy t ON t.programme_id = p.programme_id AND t.version = p.tier_policy_version
-         WHERE p.programme_id = $1",
-        programme.0,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| Policy {
-        version: row.version,
-        rules: Rules {
-            min_promote_probability: row.min_promote_probability,
-            min_stay_days: row.min_stay_days,
-            min_outputs: row.min_outputs,
-        },
-    }))
-}
-
 /// The end of the period that a member's last proposal rests on, and whether it has promoted the member. The member is locked.
 pub async fn standing_proposal(
     conn: &mut PgConnection,
@@ -160,7 +99,7 @@ pub async fn put_proposal(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     member: MemberId,
-    proposal: &Proposal,
+    Proposal { reading, reason }: &Proposal,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
@@ -174,11 +113,11 @@ pub async fn put_proposal(
              consume_time = NULL",
         programme.0,
         member.0,
-        proposal.promote_probability,
-        proposal.output_count,
-        proposal.as_of,
-        proposal.decision,
-        proposal.reason,
+        reading.told_probability,
+        reading.output_count,
+        reading.as_of,
+        reading.decision,
+        reason,
         now,
     )
     .execute(conn)
@@ -186,72 +125,40 @@ pub async fn put_proposal(
     Ok(())
 }
 
-/// Locks members with an open proposal who are neither suspended nor merged, in the order of their ids from after one of them on, and the proposals.
-pub async fn lock_candidates(
-    conn: &mut PgConnection,
-    programme: ProgrammeId,
-    after: Uuid,
-    limit: i64,
-) -> Result<Vec<Candidate>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT m.member_id, m.tier_id, m.tier_since, m.consents AS "consents: Json<Vec<Consent>>",
-                  p.promote_probability, p.output_count, p.as_of, p.decision_id, p.reason
-           FROM tier_proposal p
-           JOIN member m ON m.programme_id = p.programme_id AND m.member_id = p.member_id
-           WHERE p.programme_id = $1 AND p.member_id > $2 AND p.consume_time IS NULL AND m.state = 'ACTIVE' AND m.merged_into IS NULL
-           ORDER BY p.member_id
-           LIMIT $3
-           FOR NO KEY UPDATE OF m, p"#,
-        programme.0,
-        after,
-        limit,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Candidate {
-            member: MemberId(row.member_id),
-            tier_id: row.tier_id,
-            tier_since: row.tier_since,
-            consents: row.consents.0,
-            proposal: Proposal {
-                promote_probability: row.promote_probability,
-                output_count: row.output_count,
-                as_of: row.as_of,
-                decision: row.decision_id,
-                reason: row.reason,
-            },
-        })
-        .collect())
-}
-
 /// A member's move between two tiers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Move {
     pub member: MemberId,
     pub from_tier_id: String,
     pub to_tier_id: String,
+    pub outcome: Outcome,
     pub reason: String,
     pub policy_version: i32,
-    /// The decision behind the proposal.
-    pub decision: Uuid,
+    /// What it was judged by, newest first.
+    pub readings: Vec<Reading>,
+    pub actor: String,
     pub time: DateTime<Utc>,
 }
 
-/// Moves members that are locked: into their new tiers, with the moves recorded and the proposals consumed. Gives the versions that this makes.
-pub async fn apply_moves(
+impl Move {
+    /// Whether the member is in another tier after it.
+    pub fn leads(&self) -> bool {
+        self.from_tier_id != self.to_tier_id
+    }
+}
+
+/// Puts members that are locked into their new tiers. Gives the versions that this makes.
+pub async fn put_tiers(
     conn: &mut PgConnection,
     programme: ProgrammeId,
     moves: &[Move],
-    actor: &str,
     now: DateTime<Utc>,
 ) -> Result<HashMap<MemberId, i64>, sqlx::Error> {
-    if moves.is_empty() {
+    let (members, to_tier_ids): (Vec<Uuid>, Vec<&str>) =
+        moves.iter().filter(|m| m.leads()).map(|m| (m.member.0, m.to_tier_id.as_str())).unzip();
+    if members.is_empty() {
         return Ok(HashMap::new());
     }
-    let members: Vec<Uuid> = moves.iter().map(|m| m.member.0).collect();
-    let to_tier_ids: Vec<&str> = moves.iter().map(|m| m.to_tier_id.as_str()).collect();
     let made = sqlx::query!(
         "UPDATE member AS m
          SET tier_id = n.tier_id, tier_since = $4, version = m.version + 1, update_time = $4
@@ -263,41 +170,71 @@ pub async fn apply_moves(
         &to_tier_ids as &[&str],
         now,
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
+    Ok(made.into_iter().map(|row| (MemberId(row.member_id), row.version)).collect())
+}
+
+/// Says of members that what is proposed for them has moved them.
+pub async fn consume_proposals(
+    conn: &mut PgConnection,
+    programme: ProgrammeId,
+    members: &[Uuid],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE tier_proposal
          SET consume_time = $3
-         WHERE programme_id = $1 AND member_id = ANY ($2)",
+         WHERE programme_id = $1 AND member_id = ANY ($2) AND consume_time IS NULL",
         programme.0,
-        &members,
+        members,
         now,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Records moves.
+pub async fn insert_moves(conn: &mut PgConnection, programme: ProgrammeId, moves: &[Move]) -> Result<(), sqlx::Error> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let members: Vec<Uuid> = moves.iter().map(|m| m.member.0).collect();
     let from_tier_ids: Vec<&str> = moves.iter().map(|m| m.from_tier_id.as_str()).collect();
+    let to_tier_ids: Vec<&str> = moves.iter().map(|m| m.to_tier_id.as_str()).collect();
+    let outcomes: Vec<&str> = moves.iter().map(|m| m.outcome.name()).collect();
     let reasons: Vec<&str> = moves.iter().map(|m| m.reason.as_str()).collect();
     let versions: Vec<i32> = moves.iter().map(|m| m.policy_version).collect();
-    let decisions: Vec<Uuid> = moves.iter().map(|m| m.decision).collect();
+    // What no decision brought has none.
+    let decisions: Vec<Uuid> = moves.iter().map(|m| m.readings.first().map_or(Uuid::nil(), |reading| reading.decision)).collect();
+    let readings: Vec<Json<&[Reading]>> = moves.iter().map(|m| Json(m.readings.as_slice())).collect();
+    let actors: Vec<&str> = moves.iter().map(|m| m.actor.as_str()).collect();
+    let times: Vec<DateTime<Utc>> = moves.iter().map(|m| m.time).collect();
     sqlx::query!(
         "INSERT INTO tier_move (
-             programme_id, member_id, from_tier_id, to_tier_id, reason, policy_version, decision_id, actor, move_time
+             programme_id, member_id, from_tier_id, to_tier_id, outcome, reason, policy_version, decision_id, readings, actor, move_time
          )
-         SELECT $1, n.*, $8, $9
-         FROM UNNEST($2::uuid[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::uuid[]) AS n",
+         SELECT $1, n.*
+         FROM UNNEST(
+             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::uuid[], $9::jsonb[], $10::text[],
+             $11::timestamptz[]
+         ) AS n",
         programme.0,
         &members,
         &from_tier_ids as &[&str],
         &to_tier_ids as &[&str],
+        &outcomes as &[&str],
         &reasons as &[&str],
         &versions,
         &decisions,
-        actor,
-        now,
+        &readings as &[Json<&[Reading]>],
+        &actors as &[&str],
+        &times,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    Ok(made.into_iter().map(|row| (MemberId(row.member_id), row.version)).collect())
+    Ok(())
 }
 
 /// A member's last moves, newest first.
@@ -308,27 +245,30 @@ pub async fn list_moves(
     limit: i64,
 ) -> Result<Vec<Move>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT from_tier_id, to_tier_id, reason, policy_version, decision_id, move_time
-         FROM tier_move
-         WHERE programme_id = $1 AND member_id = $2
-         ORDER BY tier_move_id DESC
-         LIMIT $3",
+        r#"SELECT from_tier_id, to_tier_id, outcome, reason, policy_version, readings AS "readings: Json<Vec<Reading>>", actor, move_time
+           FROM tier_move
+           WHERE programme_id = $1 AND member_id = $2
+           ORDER BY tier_move_id DESC
+           LIMIT $3"#,
         programme.0,
         member.0,
         limit,
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Move {
-            member,
-            from_tier_id: row.from_tier_id,
-            to_tier_id: row.to_tier_id,
-            reason: row.reason,
-            policy_version: row.policy_version,
-            decision: row.decision_id,
-            time: row.move_time,
+    rows.into_iter()
+        .map(|row| {
+            Ok(Move {
+                member,
+                from_tier_id: row.from_tier_id,
+                to_tier_id: row.to_tier_id,
+                outcome: Outcome::from_name(&row.outcome).ok_or_else(|| unknown("tier_move.outcome"))?,
+                reason: row.reason,
+                policy_version: row.policy_version,
+                readings: row.readings.0,
+                actor: row.actor,
+                time: row.move_time,
+            })
         })
-        .collect())
+        .collect()
 }

@@ -2,7 +2,7 @@
 
 mod delivery;
 
-pub use delivery::{backlog, due, insert_all, list, purge, record, redeliver, revive};
+pub use delivery::{due, has_room, insert_all, list, purge, record, redeliver, revive};
 
 use super::unknown;
 use crate::domain::{
@@ -77,7 +77,7 @@ pub async fn of_programme(conn: &mut PgConnection, programme: ProgrammeId) -> Re
         Row,
         "SELECT webhook_id, programme_id, url, kinds, columns, state, state_reason, position, failing_since, version, create_time
          FROM webhook
-         WHERE programme_id = $1
+         WHERE programme_id = $1 AND NOT deleted
          ORDER BY webhook_id",
         programme.0,
     )
@@ -91,7 +91,7 @@ pub async fn get(conn: &mut PgConnection, programme: ProgrammeId, id: WebhookId)
         Row,
         "SELECT webhook_id, programme_id, url, kinds, columns, state, state_reason, position, failing_since, version, create_time
          FROM webhook
-         WHERE programme_id = $1 AND webhook_id = $2",
+         WHERE programme_id = $1 AND webhook_id = $2 AND NOT deleted",
         programme.0,
         id.0,
     )
@@ -105,7 +105,7 @@ pub async fn lock(conn: &mut PgConnection, programme: ProgrammeId, id: WebhookId
         Row,
         "SELECT webhook_id, programme_id, url, kinds, columns, state, state_reason, position, failing_since, version, create_time
          FROM webhook
-         WHERE programme_id = $1 AND webhook_id = $2
+         WHERE programme_id = $1 AND webhook_id = $2 AND NOT deleted
          FOR NO KEY UPDATE",
         programme.0,
         id.0,
@@ -157,7 +157,7 @@ pub async fn secrets(conn: &mut PgConnection, programme: ProgrammeId, id: Webhoo
     let row = sqlx::query!(
         "SELECT secret, CASE WHEN old_secret_until > koc_now() THEN old_secret END AS old_secret
          FROM webhook
-         WHERE programme_id = $1 AND webhook_id = $2",
+         WHERE programme_id = $1 AND webhook_id = $2 AND NOT deleted",
         programme.0,
         id.0,
     )
@@ -166,9 +166,72 @@ pub async fn secrets(conn: &mut PgConnection, programme: ProgrammeId, id: Webhoo
     Ok(row.map(|row| Sealed { secret: row.secret, old_secret: row.old_secret }))
 }
 
+/// Takes an endpoint out of sight, with its secrets; [`purge_deleted`] removes the rest. Paused, so that a replica that does not know of
+/// deletion sends nothing either.
 pub async fn delete(conn: &mut PgConnection, programme: ProgrammeId, id: WebhookId) -> Result<bool, sqlx::Error> {
-    let deleted = sqlx::query!("DELETE FROM webhook WHERE programme_id = $1 AND webhook_id = $2", programme.0, id.0);
+    let deleted = sqlx::query!(
+        "UPDATE webhook
+         SET deleted = true, state = 'PAUSED', state_reason = '', secret = '', old_secret = NULL, lease_id = NULL
+         WHERE programme_id = $1 AND webhook_id = $2 AND NOT deleted",
+        programme.0,
+        id.0,
+    );
     Ok(deleted.execute(conn).await?.rows_affected() == 1)
+}
+
+/// Removes some deliveries of an endpoint that was deleted, and once it has none that one; gives how much was removed.
+pub async fn purge_deleted(conn: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
+    let deliveries = sqlx::query!(
+        "DELETE FROM webhook_delivery
+         WHERE (webhook_id, position) IN (
+             SELECT d.webhook_id, d.position
+             FROM webhook w
+             JOIN webhook_delivery d USING (webhook_id)
+             WHERE w.deleted
+             LIMIT $1)",
+        limit,
+    );
+    let deliveries = deliveries.execute(&mut *conn).await?.rows_affected();
+    if deliveries > 0 {
+        return Ok(deliveries);
+    }
+    let webhooks = sqlx::query!(
+        "DELETE FROM webhook AS w
+         WHERE w.deleted AND NOT EXISTS (SELECT FROM webhook_delivery d WHERE d.webhook_id = w.webhook_id)"
+    );
+    Ok(webhooks.execute(conn).await?.rows_affected())
+}
+
+/// The sealed secrets of some endpoints, in order of creation, after one.
+pub async fn all_secrets(conn: &mut PgConnection, after: WebhookId, limit: i64) -> Result<Vec<(WebhookId, Sealed)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT webhook_id, secret, old_secret
+         FROM webhook
+         WHERE webhook_id > $1 AND NOT deleted
+         ORDER BY webhook_id
+         LIMIT $2",
+        after.0,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    let sealed = |secret, old_secret| Sealed { secret, old_secret };
+    Ok(rows.into_iter().map(|row| (WebhookId(row.webhook_id), sealed(row.secret, row.old_secret))).collect())
+}
+
+/// Puts the same secrets, sealed anew, in place of these; nothing when they were changed meanwhile.
+pub async fn put_sealed(conn: &mut PgConnection, id: WebhookId, from: &Sealed, to: &Sealed) -> Result<bool, sqlx::Error> {
+    let put = sqlx::query!(
+        "UPDATE webhook
+         SET secret = $4, old_secret = $5
+         WHERE webhook_id = $1 AND secret = $2 AND old_secret IS NOT DISTINCT FROM $3",
+        id.0,
+        from.secret,
+        from.old_secret,
+        to.secret,
+        to.old_secret,
+    );
+    Ok(put.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Takes endpoints that have something to do, for which nobody works, under a lease.
@@ -216,15 +279,22 @@ pub async fn release(conn: &mut PgConnection, id: WebhookId, lease: Uuid, rest: 
     Ok(())
 }
 
-/// The endpoint as it is now, for who holds its lease; None when it is not served any more, or by somebody else.
-pub async fn held(conn: &mut PgConnection, id: WebhookId, lease: Uuid) -> Result<Option<Webhook>, sqlx::Error> {
+/// The endpoint as it is now, for who holds its lease, which begins anew; None when it is not served any more, or by somebody else.
+pub async fn hold(
+    conn: &mut PgConnection,
+    id: WebhookId,
+    lease: Uuid,
+    lease_for: Duration,
+) -> Result<Option<Webhook>, sqlx::Error> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT webhook_id, programme_id, url, kinds, columns, state, state_reason, position, failing_since, version, create_time
-         FROM webhook
-         WHERE webhook_id = $1 AND lease_id = $2 AND lease_until > koc_now() AND state = 'ACTIVE'",
+        "UPDATE webhook
+         SET lease_until = koc_now() + $3 * interval '1 second'
+         WHERE webhook_id = $1 AND lease_id = $2 AND lease_until > koc_now() AND state = 'ACTIVE'
+         RETURNING webhook_id, programme_id, url, kinds, columns, state, state_reason, position, failing_since, version, create_time",
         id.0,
         lease,
+        lease_for.as_secs_f64(),
     )
     .fetch_optional(conn)
     .await?;

@@ -50,6 +50,7 @@ impl World {
             as_of: Some(at(1)),
             decision_id: id(),
             reason: "much".into(),
+            ..Default::default()
         };
         let (programme_id, member_id) = (self.programme.clone(), member_id.to_owned());
         let request = pb::ProposeTierRequest { programme_id, request_id: id(), member_id, proposal: Some(proposal) };

@@ -2,8 +2,8 @@
 
 use crate::webhook::Webhooks;
 use crate::world::{
-    Badges, Feed, FieldOwners, Honours, MemberFeed, MemberImports, Members, Points, Programmes, Sync, SyncRuns, Tiers, Values,
-    World, at, id, identity, in_city, programme_request, refused, row,
+    Badges, Feed, FieldOwners, Honours, MemberFeed, MemberImports, Members, Points, Programmes, Sync, SyncRuns, TierPolicies,
+    Tiers, Values, World, at, id, identity, in_city, programme_request, refused, row,
 };
 use koc_chassis::token::all_scopes;
 use koc_proto::koc::registry::v1 as pb;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// Each method of the registry, with the scope it needs.
-const SCOPES: [(&str, &str); 66] = [
+const SCOPES: [(&str, &str); 81] = [
     ("create_programme", "registry.programme.write"),
     ("get_programme", "registry.programme.read"),
     ("create_member", "registry.member.write"),
@@ -42,10 +42,24 @@ const SCOPES: [(&str, &str); 66] = [
     ("set_field_owner", "registry.field_owner.write"),
     ("list_field_owners", "registry.field_owner.read"),
     ("list_tiers", "registry.tier.read"),
-    ("create_tier_policy", "registry.tier.write"),
     ("propose_tier", "registry.tier.propose"),
     ("evaluate_tiers", "registry.tier.write"),
+    ("get_tier_progress", "registry.tier.read"),
+    ("list_tier_forecast", "registry.tier.read"),
+    ("assign_tier", "registry.tier.assign"),
+    ("end_tier_hold", "registry.tier.assign"),
     ("list_tier_moves", "registry.tier.read"),
+    ("create_tier_policy_draft", "registry.tier.write"),
+    ("update_tier_policy_draft", "registry.tier.write"),
+    ("get_tier_policy_draft", "registry.tier.read"),
+    ("list_tier_policy_drafts", "registry.tier.read"),
+    ("discard_tier_policy_draft", "registry.tier.write"),
+    ("activate_tier_policy_draft", "registry.tier.approve"),
+    ("get_tier_policy", "registry.tier.read"),
+    ("list_tier_policies", "registry.tier.read"),
+    ("start_tier_dry_run", "registry.tier.write"),
+    ("get_tier_dry_run", "registry.tier.read"),
+    ("list_tier_dry_run_members", "registry.tier.read"),
     ("update_value_profile", "registry.value_profile.write"),
     ("get_value_profile", "registry.member.read"),
     ("earn_points", "registry.points.earn"),
@@ -67,6 +81,7 @@ const SCOPES: [(&str, &str); 66] = [
     ("get_leaderboard_position", "registry.honour.read"),
     ("list_changes", "registry.feed.read"),
     ("list_member_changes", "registry.member.watch"),
+    ("list_member_standings", "registry.feed.read"),
     ("create_webhook", "registry.webhook.write"),
     ("get_webhook", "registry.webhook.read"),
     ("list_webhooks", "registry.webhook.read"),
@@ -216,12 +231,6 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     }));
     call!(owners.list_field_owners(pb::ListFieldOwnersRequest { programme_id: programme_id.clone() }));
     call!(tiers.list_tiers(pb::ListTiersRequest { programme_id: programme_id.clone() }));
-    call!(tiers.create_tier_policy(pb::CreateTierPolicyRequest {
-        programme_id: programme_id.clone(),
-        request_id: id(),
-        policy: Some(Default::default()),
-        reason: "looser".into(),
-    }));
     call!(tiers.propose_tier(pb::ProposeTierRequest {
         programme_id: programme_id.clone(),
         request_id: id(),
@@ -234,7 +243,64 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
         validate_only: false,
         after_member_id: String::new()
     }));
+    call!(
+        tiers.get_tier_progress(pb::GetTierProgressRequest { programme_id: programme_id.clone(), member_id: member_id.clone() })
+    );
+    call!(tiers.list_tier_forecast(pb::ListTierForecastRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(tiers.assign_tier(pb::AssignTierRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        tier_id: "CORE".into(),
+        hold_end_time: None,
+        reason: "a founder".into(),
+    }));
+    call!(tiers.end_tier_hold(pb::EndTierHoldRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        member_id: member_id.clone(),
+        reason: "as others".into(),
+    }));
     call!(tiers.list_tier_moves(pb::ListTierMovesRequest { programme_id: programme_id.clone(), member_id: member_id.clone() }));
+    let mut policies = TierPolicies::new(channel());
+    let draft = pb::TierPolicyDraft { draft_id: id(), etag: "v1".into(), ..Default::default() };
+    call!(policies.create_tier_policy_draft(world.draft_request(Default::default(), "looser")));
+    call!(policies.update_tier_policy_draft(pb::UpdateTierPolicyDraftRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        draft_id: id(),
+        policy: Some(Default::default()),
+        reason: "looser".into(),
+        etag: String::new(),
+    }));
+    call!(policies.get_tier_policy_draft(pb::GetTierPolicyDraftRequest { programme_id: programme_id.clone(), draft_id: id() }));
+    call!(
+        policies.list_tier_policy_drafts(pb::ListTierPolicyDraftsRequest {
+            programme_id: programme_id.clone(),
+            ..Default::default()
+        })
+    );
+    call!(policies.discard_tier_policy_draft(pb::DiscardTierPolicyDraftRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        draft_id: id(),
+        reason: "not wanted".into(),
+        etag: String::new(),
+    }));
+    call!(policies.activate_tier_policy_draft(world.activate_request(&draft)));
+    call!(policies.get_tier_policy(pb::GetTierPolicyRequest { programme_id: programme_id.clone(), as_of_time: None }));
+    call!(policies.list_tier_policies(pb::ListTierPoliciesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(policies.start_tier_dry_run(pb::StartTierDryRunRequest {
+        programme_id: programme_id.clone(),
+        request_id: id(),
+        draft_id: id(),
+    }));
+    call!(policies.get_tier_dry_run(pb::GetTierDryRunRequest { programme_id: programme_id.clone(), dry_run_id: id() }));
+    call!(policies.list_tier_dry_run_members(pb::ListTierDryRunMembersRequest {
+        programme_id: programme_id.clone(),
+        dry_run_id: id(),
+        ..Default::default()
+    }));
     call!(values.update_value_profile(pb::UpdateValueProfileRequest {
         programme_id: programme_id.clone(),
         request_id: id(),
@@ -273,6 +339,9 @@ async fn knock(world: &World, token: Option<String>, member_id: &str) -> Vec<(&'
     call!(feed.list_changes(pb::ListChangesRequest { programme_id: programme_id.clone(), after_position: 0, page_size: 0 }));
     let mut follow = MemberFeed::new(channel());
     call!(follow.list_member_changes(pb::ListMemberChangesRequest { programme_id: programme_id.clone(), ..Default::default() }));
+    call!(
+        follow.list_member_standings(pb::ListMemberStandingsRequest { programme_id: programme_id.clone(), ..Default::default() })
+    );
     let mut webhooks = Webhooks::new(channel());
     call!(webhooks.create_webhook(pb::CreateWebhookRequest {
         programme_id: programme_id.clone(),

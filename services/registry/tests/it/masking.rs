@@ -1,6 +1,6 @@
 //! What callers see of a person without the scope for it.
 
-use crate::world::{Members, World, identity, in_city};
+use crate::world::{Members, World, id, identity, in_city, named, row, row_violations, violations};
 use koc_chassis::token::all_scopes;
 use koc_proto::{koc::registry::v1 as pb, rules::Rules};
 use koc_tests::token;
@@ -86,6 +86,44 @@ async fn without_the_scope_every_answer_says_that_something_is_there_and_not_wha
     let body = world.registry.http_with(Some(token)).get(&path).await.good();
     assert_eq!(body["member"]["profile"]["displayName"], "张*");
     assert!(!body.to_string().contains(MARKER));
+}
+
+#[tokio::test]
+async fn no_mask_is_written_over_what_it_hides() {
+    let world = World::new().await;
+    let mut request = world.create_request(marked());
+    request.external_identities = vec![identity("crm", "700")];
+    let (_, mut members) = without_it(&world);
+    let read = members.create_member(request.clone()).await.expect("created").into_inner().member.unwrap_or_default();
+    let masked = read.profile.clone().unwrap_or_default();
+    // Whoever changes one thing of what was read and writes back that one is let in, and the other masks are not looked at.
+    let moved = pb::MemberProfile { city: "深圳".into(), ..masked.clone() };
+    let moved = pb::MemberProfile { phone: String::new(), ..moved };
+    members.update_member(world.update_request(&read.member_id, moved.clone(), &["profile.city"])).await.expect("updated");
+    let paths = ["display_name", "email", "city", "channels", "vehicles", "tags"].map(|field| format!("profile.{field}"));
+    let all: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let expected =
+        |fields: &[&str]| fields.iter().map(|field| ((*field).to_owned(), "MASKED_VALUE".to_owned())).collect::<Vec<_>>();
+    let update = world.update_request(&read.member_id, moved.clone(), &all);
+    let texts =
+        ["profile.display_name", "profile.email", "profile.channels[0].handle", "profile.vehicles[0].vin", "profile.tags[0]"];
+    assert_eq!(violations(members.update_member(update).await), expected(&texts));
+
+    let again = pb::CreateMemberRequest {
+        request_id: id(),
+        profile: Some(moved),
+        external_identities: read.external_identities,
+        ..request
+    };
+    let texts = [&["external_identities[0].external_id"], &texts[..]].concat();
+    assert_eq!(violations(members.create_member(again).await), expected(&texts));
+    // A row is refused alone. The mask of a number is none, too.
+    let results = world.upsert(vec![row("700", 2, masked), row("700", 1, named("张大"))]).await;
+    let rules = row_violations(&results[0]);
+    assert_eq!(rules.iter().filter(|(_, rule)| rule == "MASKED_VALUE").count(), 7, "{rules:?}");
+    assert_eq!(results[1].outcome(), pb::SyncOutcome::Stale);
+    let now = world.get(&read.member_id).await.expect("there").profile.unwrap_or_default();
+    assert_eq!(now, pb::MemberProfile { city: "深圳".into(), ..marked() });
 }
 
 /// A filter on what a mask hides would tell it.

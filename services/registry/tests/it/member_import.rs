@@ -161,6 +161,24 @@ async fn a_run_has_one_import_and_its_settings() {
 }
 
 #[tokio::test]
+async fn no_stream_feeds_or_closes_the_run_of_a_file_until_that_is_over() {
+    let world = World::new().await;
+    let import = create(&world, opening("file")).await.expect("created");
+    let run = pb::SyncOpening { sync_run_id: import.run.clone().expect("its run").sync_run_id, ..Default::default() };
+    let rows = || crate::stream::batch(1, vec![crate::world::row("1", 1, in_city("广州"))]);
+    let mut feeding = Stream::open(&world, run.clone()).await;
+    let figures = refused(feeding.exchange(rows()).await, Code::FailedPrecondition, "RUN_OF_IMPORT");
+    assert_eq!(figures["import_id"], import.import_id);
+    let mut closing = Stream::open(&world, run.clone()).await;
+    closing.say(pb::sync_members_request::Message::Close(pb::SyncClosing {})).await;
+    refused(closing.answer().await, Code::FailedPrecondition, "RUN_OF_IMPORT");
+    cancel(&world, &import).await.expect("cancelled");
+    let mut stream = Stream::open(&world, run).await;
+    stream.exchange(rows()).await.expect("it is nobody's now");
+    assert_eq!(stream.close().await.state(), pb::SyncRunState::Ended);
+}
+
+#[tokio::test]
 async fn a_full_file_sweeps_whom_it_lacks() {
     let world = World::new().await;
     let people: Vec<_> = (0..20).map(|i| crate::world::row(&i.to_string(), 1, in_city("广州"))).collect();

@@ -252,6 +252,25 @@ async fn a_full_batch_is_one_transaction_and_batches_in_any_order_do_not_hold_ea
     world.assert_points_add_up().await;
 }
 
+#[tokio::test]
+async fn a_redemption_takes_from_as_many_lots_as_it_needs_however_many_there_are() {
+    let world = World::new().await;
+    let member = world.member(in_city("广州")).await.member_id;
+    let earned = world.batch_earn((0..800).map(|nr| earning(&member, nr, 1)).collect()).await;
+    assert!(earned.iter().all(|result| result.outcome() == pb::EarningOutcome::Earned));
+    // More lots than are read at first, so it takes a second look; of lots that expire together the oldest go first.
+    let redeemed = world.redeem(&member, 600).await.expect("redeemed");
+    assert_eq!(redeemed.balance_after, 200);
+    assert_eq!(world.count("SELECT count(*) FROM points_lot WHERE remaining > 0 AND sequence <= 600").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM points_lot WHERE remaining > 0 AND sequence > 600").await, 200);
+    assert_eq!(world.count("SELECT count(*) FROM points_draw").await, 600);
+    // All of it comes back, and the rest can be had.
+    assert_eq!(world.reverse(&redeemed.entry_id, None).await.expect("given back").balance_after, 800);
+    assert_eq!(world.redeem(&member, 800).await.expect("redeemed").balance_after, 0);
+    refused(world.redeem(&member, 1).await, Code::FailedPrecondition, "INSUFFICIENT_POINTS");
+    world.assert_points_add_up().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_who_redeem_at_once_get_no_more_than_there_is() {
     let world = World::new().await;

@@ -145,17 +145,23 @@ async fn the_trail_says_who_did_what_to_whom_when_and_why() {
     let mut members = crate::world::Members::new(channel.clone());
     let mut tiers = crate::world::Tiers::new(channel.clone());
     let mut values = crate::world::Values::new(channel.clone());
-    let mut sync = crate::world::Sync::new(channel);
+    let mut sync = crate::world::Sync::new(channel.clone());
     let member = members.create_member(world.create_request(in_city("广州"))).await.expect("created").into_inner().member;
     let member_id = member.unwrap_or_default().member_id;
     members.update_member(world.update_request(&member_id, in_city("深圳"), &["profile.city"])).await.expect("updated");
-    let policy = pb::CreateTierPolicyRequest {
-        programme_id: world.programme.clone(),
-        request_id: id(),
-        policy: Some(pb::TierPolicy { min_promote_probability: Some(0.0), min_outputs: Some(0), ..Default::default() }),
-        reason: "放宽门槛".into(),
+    let loose = pb::TierPolicy {
+        min_promote_probability: Some(0.0),
+        min_outputs: Some(0),
+        promote_periods: Some(1),
+        demote_periods: Some(0),
+        ..Default::default()
     };
-    tiers.create_tier_policy(policy).await.expect("a version");
+    let mut policies = crate::world::TierPolicies::new(channel.clone());
+    let draft = policies.create_tier_policy_draft(world.draft_request(loose, "放宽门槛")).await.expect("a draft").into_inner();
+    let draft = draft.draft.expect("the draft");
+    let approver = world.registry.channel_with(Some(token::all("console")), Some("operator-8".into()));
+    let mut approvers = crate::world::TierPolicies::new(approver);
+    approvers.activate_tier_policy_draft(world.activate_request(&draft)).await.expect("a version");
     let proposal =
         pb::TierProposal { as_of: Some(at(5)), decision_id: id(), reason: "六篇内容".into(), ..Default::default() };
     let propose = pb::ProposeTierRequest {
@@ -210,9 +216,10 @@ async fn the_trail_says_who_did_what_to_whom_when_and_why() {
         [
             entry("CreateMember", who, None),
             entry("UpdateMember", who, None),
-            entry("CreateTierPolicy", all, Some("放宽门槛")),
+            entry("CreateTierPolicyDraft", Some(&draft.draft_id), Some("放宽门槛")),
+            Entry { actor: "operator-8".into(), ..entry("ActivateTierPolicyDraft", Some(&draft.draft_id), Some("looked at")) },
             entry("ProposeTier", who, Some("六篇内容")),
-            entry("EvaluateTiers", all, Some("1 members rose, 0 stayed")),
+            entry("EvaluateTiers", all, Some("1 members rose, 0 fell, 0 came under review, 0 were cleared, 0 stayed")),
             entry("UpdateValueProfile", who, None),
             entry("UpdateValueProfile", who, None),
             entry("BatchUpsertMembers", None, Some("from crm: 1 members created, 0 changed")),
@@ -223,5 +230,5 @@ async fn the_trail_says_who_did_what_to_whom_when_and_why() {
         .await
         .expect("a move");
     assert_eq!(kept, ("operator-7".to_owned(), 2));
-    assert_eq!(world.count("SELECT count(*) FROM audit_entry WHERE create_time > now() - interval '1 minute'").await, 9);
+    assert_eq!(world.count("SELECT count(*) FROM audit_entry WHERE create_time > now() - interval '1 minute'").await, 10);
 }

@@ -93,13 +93,17 @@ async fn what_is_asked_of_a_programme_that_is_not_there_is_not_found() {
     let batch =
         pb::BatchUpsertMembersRequest { programme_id: programme_id.clone(), ..world.batch("crm", vec![Default::default()]) };
     refused(world.sync().batch_upsert_members(batch).await, code, reason);
-    let policy = pb::CreateTierPolicyRequest {
+    let draft = pb::CreateTierPolicyDraftRequest {
         programme_id: programme_id.clone(),
-        request_id: id(),
-        policy: Some(Default::default()),
-        reason: "stricter".into(),
+        ..world.draft_request(Default::default(), "stricter")
     };
-    refused(world.tiers().create_tier_policy(policy).await, code, reason);
+    refused(world.tier_policies().create_tier_policy_draft(draft).await, code, reason);
+    let policy = pb::GetTierPolicyRequest { programme_id: programme_id.clone(), as_of_time: None };
+    refused(world.tier_policies().get_tier_policy(policy).await, code, reason);
+    let policies = pb::ListTierPoliciesRequest { programme_id: programme_id.clone(), ..Default::default() };
+    refused(world.tier_policies().list_tier_policies(policies).await, code, reason);
+    let forecast = pb::ListTierForecastRequest { programme_id: programme_id.clone(), ..Default::default() };
+    refused(world.tiers().list_tier_forecast(forecast).await, code, reason);
     let evaluate =
         pb::EvaluateTiersRequest { programme_id, request_id: id(), validate_only: false, after_member_id: String::new() };
     refused(world.tiers().evaluate_tiers(evaluate).await, code, reason);

@@ -118,6 +118,7 @@ async fn too_many_are_deleted_only_when_another_person_says_so() {
     assert_eq!((state(&world, "8").await, state(&world, "9").await), (Active, Active));
 
     refused(confirm(&world, "tester", &run).await, Code::FailedPrecondition, "APPROVER_IS_REQUESTER");
+    assert_eq!(run.closed_by, "tester");
     // Meanwhile one of them has shown up.
     world.upsert(vec![row("9", 20, in_city("广州"))]).await;
     confirm(&world, "operator", &run).await.expect("confirmed");
@@ -127,6 +128,64 @@ async fn too_many_are_deleted_only_when_another_person_says_so() {
     assert_eq!((state(&world, "8").await, state(&world, "9").await), (Suspended, Active));
     let answer = confirm(&world, "operator", &run).await;
     assert_eq!(refused(answer, Code::FailedPrecondition, "RUN_NOT_HELD")["state"], "ENDED");
+}
+
+#[tokio::test]
+async fn who_closed_a_run_that_another_opened_may_not_confirm_it_either() {
+    let world = World::new().await;
+    people(&world, 10).await;
+    let mut stream = Stream::open(&world, full("weekly", 10)).await;
+    stream.exchange(batch(1, vec![row("0", 1, in_city("广州"))])).await.expect("answered");
+    let known = reaches_open(&world).await;
+    let closer = crate::world::Sync::new(world.registry.channel_of("closer"));
+    let (closing, _) = Stream::begin(closer, &world.programme, known).await.expect("let in");
+    let run = reaches(&world, &closing.close().await, Held).await;
+    assert_eq!((run.actor.as_str(), run.closed_by.as_str()), ("tester", "closer"));
+    for actor in ["tester", "closer"] {
+        refused(confirm(&world, actor, &run).await, Code::FailedPrecondition, "APPROVER_IS_REQUESTER");
+    }
+    confirm(&world, "operator", &run).await.expect("confirmed");
+}
+
+#[tokio::test]
+async fn corrections_leave_the_count_of_rows_that_are_nobodys_right() {
+    let world = World::new().await;
+    people(&world, 40).await;
+    let mut stream = Stream::open(&world, full("weekly", 10)).await;
+    let bad = |id: &str| pb::MemberRow { source_time: None, ..row(id, 0, in_city("广州")) };
+    let rows: Vec<_> = (0..38).map(|i| row(&i.to_string(), 1, in_city("广州"))).chain([bad(""), bad("39")]).collect();
+    stream.exchange(batch(1, rows)).await.expect("answered");
+    let run = {
+        let request = pb::ListSyncRunsRequest { programme_id: world.programme.clone(), ..Default::default() };
+        world.sync_runs().list_sync_runs(request).await.expect("a page").into_inner().runs.remove(0)
+    };
+    let correct = async |row_index: i32, row: pb::MemberRow| {
+        let correction = pb::RejectedRowCorrection { batch_number: 1, row_index, row: Some(row) };
+        let request = pb::RetryRejectedRowsRequest {
+            programme_id: world.programme.clone(),
+            sync_run_id: run.sync_run_id.clone(),
+            corrections: vec![correction],
+            page_token: String::new(),
+        };
+        world.sync_runs().retry_rejected_rows(request).await.expect("answered");
+        let request = pb::GetSyncRunRequest { programme_id: world.programme.clone(), sync_run_id: run.sync_run_id.clone() };
+        world.sync_runs().get_sync_run(request).await.expect("there").into_inner().run.expect("a run").unidentified_rows
+    };
+    assert_eq!(run.unidentified_rows, 1);
+    // Mended half and then in whole; and one that was somebody's is nobody's for a while.
+    assert_eq!(correct(38, bad("38")).await, 0);
+    assert_eq!(correct(39, bad("")).await, 1);
+    assert_eq!(correct(38, row("38", 1, in_city("广州"))).await, 1);
+    assert_eq!(correct(39, row("39", 1, in_city("广州"))).await, 0);
+    let run = reaches(&world, &stream.close().await, Ended).await;
+    assert_eq!((figures(&run), run.unidentified_rows), ((40, 0, 0), 0));
+}
+
+/// How the one open run is gone on with by its id.
+async fn reaches_open(world: &World) -> pb::SyncOpening {
+    let request = pb::ListSyncRunsRequest { programme_id: world.programme.clone(), ..Default::default() };
+    let run = world.sync_runs().list_sync_runs(request).await.expect("a page").into_inner().runs.remove(0);
+    pb::SyncOpening { sync_run_id: run.sync_run_id, ..Default::default() }
 }
 
 #[tokio::test]

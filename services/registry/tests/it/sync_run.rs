@@ -234,8 +234,20 @@ async fn rejected_rows_are_kept_with_all_they_break_until_they_go_in() {
     assert_eq!((left.len(), left[0].row.clone()), (1, Some(phone("4", "34"))));
     assert_eq!(row_violations(&as_result(&left[0])), pairs([("profile.phone", "string.pattern")]));
     assert_eq!(counts(&get(&world, &run).await.expect("there")), [(Created, 3), (Rejected, 1)]);
-    let answer = retry(&world, retry_request(&world, &run, corrections)).await;
-    assert_eq!(violations(answer), pairs([("corrections[0]", "ROW_NOT_REJECTED")]));
+    // Asked for again, what went in by then keeps nobody from being mended.
+    let mended = correction(2, 1, phone("4", "+8613900000001"));
+    let request = retry_request(&world, &run, vec![corrections[0].clone(), mended.clone()]);
+    let rows = world.sync_runs().retry_rejected_rows(request.clone()).await.expect("answered").into_inner().rows;
+    let told = |row: &pb::RetriedRow| {
+        let result = row.result.clone().unwrap_or_default();
+        (row.batch_number, result.row_index, result.outcome(), row.not_rejected)
+    };
+    assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), [(2, 1, Created, false), (1, 0, pb::SyncOutcome::Unspecified, true)]);
+    let rows = world.sync_runs().retry_rejected_rows(request).await.expect("answered").into_inner().rows;
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.not_rejected), "{rows:?}");
+    assert_eq!(counts(&get(&world, &run).await.expect("there")), [(Created, 4)]);
+    let twice = retry(&world, retry_request(&world, &run, vec![mended.clone(), mended])).await;
+    assert_eq!(violations(twice), pairs([("corrections[1]", "ROW_REPEATED")]));
     let nowhere = pb::SyncRun { sync_run_id: id(), ..run };
     refused(retry(&world, retry_request(&world, &nowhere, Vec::new())).await, Code::NotFound, "RUN_NOT_FOUND");
 }
@@ -276,6 +288,46 @@ async fn rejected_rows_and_runs_come_in_pages() {
     assert_eq!(runs.iter().map(|run| run.run_name.as_str()).collect::<Vec<_>>(), ["weekly", "nightly"]);
     let runs = world.sync_runs().list_sync_runs(list("crm")).await.expect("a page").into_inner().runs;
     assert_eq!(runs, [run]);
+}
+
+#[tokio::test]
+async fn large_rows_that_are_rejected_come_and_are_retried_as_many_as_fit_at_a_time() {
+    let world = World::new().await;
+    let mut stream = Stream::open(&world, opening("nightly")).await;
+    let large = |i: i64| row(&i.to_string(), 1, pb::MemberProfile { city: "x".repeat(600_000), ..Default::default() });
+    stream.exchange(batch(1, (0..5).map(large).collect())).await.expect("answered");
+    let run = stream.close().await;
+    let mut request = pb::ListRejectedRowsRequest {
+        programme_id: world.programme.clone(),
+        sync_run_id: run.sync_run_id.clone(),
+        ..Default::default()
+    };
+    let mut pages = Vec::new();
+    loop {
+        let page = world.sync_runs().list_rejected_rows(request.clone()).await.expect("a page").into_inner();
+        pages.push(page.rows.iter().map(|row| row.row_index).collect::<Vec<_>>());
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec![0, 1], vec![2, 3], vec![4]]);
+    let retried = world.sync_runs().retry_rejected_rows(retry_request(&world, &run, Vec::new())).await.expect("answered");
+    let retried = retried.into_inner();
+    assert_eq!((retried.rows.len(), retried.next_page_token.is_empty()), (2, false));
+}
+
+#[tokio::test]
+async fn deletions_of_nobody_are_forgotten_after_a_year() {
+    let world = World::new().await;
+    let deletion = pb::MemberRow { deleted: true, source_time: Some(ahead(Duration::ZERO)), ..row("7", 0, Default::default()) };
+    world.upsert(vec![deletion]).await;
+    let kept = "SELECT count(*) FROM identity_tombstone";
+    for (days, left) in [(364, 1), (2, 0)] {
+        world.registry.advance(DAY * days).await;
+        purge_syncs::sweep(world.replica()).await;
+        assert_eq!(world.count(kept).await, left);
+    }
 }
 
 #[tokio::test]

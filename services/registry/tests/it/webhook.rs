@@ -1,6 +1,7 @@
 //! Webhooks, with a real receiver.
 
 mod receiver;
+mod upkeep;
 
 use crate::world::{DAY, PATIENCE, World, id, in_city, named, refused, violations};
 use koc_chassis::{config::ServeConfig, telemetry::Metrics, token::all_scopes};
@@ -19,11 +20,17 @@ use tonic::{Code, Status};
 
 pub type Webhooks = pb::webhook_service_client::WebhookServiceClient<TestChannel>;
 
+const OLDEST_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+fn keys_of(keys: &[&str]) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file");
+    writeln!(file, "{}", keys.join("\n")).expect("written");
+    file
+}
+
 /// A file with a key, the same each time.
 fn keys() -> NamedTempFile {
-    let mut keys = NamedTempFile::new().expect("a file");
-    writeln!(keys, "{}", "A".repeat(43) + "=").expect("written");
-    keys
+    keys_of(&[OLDEST_KEY])
 }
 
 fn configured(keys: &NamedTempFile, local: bool) -> WebhookConfig {
@@ -32,8 +39,11 @@ fn configured(keys: &NamedTempFile, local: bool) -> WebhookConfig {
 
 /// A registry with keys for webhooks that may post to this machine, or not.
 async fn serve(database: ServiceDatabase, local: bool) -> Running {
+    serve_with(database, local, keys()).await
+}
+
+async fn serve_with(database: ServiceDatabase, local: bool, keys: NamedTempFile) -> Running {
     service::start_on(service::free_address(), database, move |common, stop| async move {
-        let keys = keys();
         let webhooks = configured(&keys, local);
         koc_registry::serve(koc_registry::Config { webhooks, ..common.into() }, Metrics::new(), stop).await
     })
@@ -180,39 +190,62 @@ async fn what_fails_is_sent_again_on_schedule_in_the_order_of_its_member_and_hol
     assert!(get(&world, &webhook).await.failing_since.is_none());
 }
 
+/// Waits until the event at a place was sent so often, and gives it.
+async fn wait_for_attempts(world: &World, webhook: &pb::Webhook, sequence: i64, count: usize) -> pb::WebhookDelivery {
+    wait::until("an attempt to be recorded", PATIENCE, async || {
+        let log = deliveries(world, webhook).await;
+        log.into_iter().find(|delivery| delivery.sequence == sequence && delivery.attempts.len() >= count)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn an_event_that_is_never_taken_is_given_up_and_the_next_one_comes() {
     let world = world().await;
     let receiver = Receiver::start().await;
+    let (member, other) = (world.member(named("甲")).await.member_id, world.member(named("乙")).await.member_id);
+    let before = i64::try_from(world.changes().await.len()).expect("few");
     let webhook = create(&world, request(&world, &receiver.url())).await.expect("created");
-    receiver.answer(&[302, 404, 500, 500, 500, 500, 500, 500, 500, 500]);
-    let member = world.member(named("甲")).await.member_id;
-    world.update(world.update_request(&member, in_city("广州"), &["profile.city"])).await.expect("updated");
-    // The longest that the schedule may wait after each attempt.
-    for (attempt, hours) in (1..).zip([1, 1, 1, 2, 5, 10, 14, 20, 24, 0]) {
-        receiver.wait_for(attempt).await;
-        wait::until("an attempt to be recorded", PATIENCE, async || {
-            let log = deliveries(&world, &webhook).await;
-            log.last().filter(|first| first.attempts.len() >= attempt).map(|_| ())
-        })
-        .await;
-        world.registry.advance(Duration::from_secs(hours * 3600)).await;
+    receiver.refuse(Some(&member));
+    for city in ["广州", "深圳"] {
+        world.update(world.update_request(&member, in_city(city), &["profile.city"])).await.expect("updated");
     }
+    let (first, second) = (before + 1, before + 2);
+    wait_for_attempts(&world, &webhook, first, 1).await;
+    // As if most of the schedule were over: the last two attempts are left.
+    let sql = "UPDATE webhook_delivery SET attempt_count = 12 WHERE position = $1";
+    sqlx::query(sql).bind(first).execute(&world.registry.database.admin).await.expect("set");
+    world.registry.advance(DAY).await;
+    wait_for_attempts(&world, &webhook, first, 2).await;
+    // It is well meanwhile: something else is taken.
+    world.update(world.update_request(&other, in_city("珠海"), &["profile.city"])).await.expect("updated");
+    wait_for_state(&world, &webhook, State::Delivered).await;
+    world.registry.advance(DAY).await;
+    let given_up = wait_for_attempts(&world, &webhook, first, 3).await;
+    assert_eq!((given_up.state(), given_up.attempts[2].status_code), (State::Failed, 500));
+    wait_for_attempts(&world, &webhook, second, 1).await;
 
-    let log = wait_for_state(&world, &webhook, State::Delivered).await;
-    assert_eq!((log[1].state(), log[1].attempts.len(), log[1].attempts[0].status_code), (State::Failed, 10, 302));
-    let sequence = log[1].sequence;
+    receiver.refuse(None);
     let again = pb::RedeliverWebhookEventRequest {
         programme_id: world.programme.clone(),
         request_id: id(),
         webhook_id: webhook.webhook_id.clone(),
-        sequence,
+        sequence: first,
     };
     webhooks(&world).redeliver_webhook_event(again.clone()).await.expect("to be sent");
-    let posted = receiver.wait_for(12).await;
-    assert_eq!(posted[11].id(), log[1].event_id);
+    let taken = wait_for_attempts(&world, &webhook, first, 4).await;
+    assert_eq!((taken.state(), taken.attempts[3].status_code), (State::Delivered, 204));
     let nothing = pb::RedeliverWebhookEventRequest { request_id: id(), sequence: 1, ..again };
     refused(webhooks(&world).redeliver_webhook_event(nothing).await, Code::NotFound, "DELIVERY_NOT_FOUND");
+}
+
+fn replay(world: &World, webhook: &pb::Webhook, position: &str) -> pb::ReplayWebhookRequest {
+    pb::ReplayWebhookRequest {
+        programme_id: world.programme.clone(),
+        request_id: id(),
+        webhook_id: webhook.webhook_id.clone(),
+        position: position.into(),
+    }
 }
 
 #[tokio::test]
@@ -292,13 +325,7 @@ async fn only_the_kinds_that_were_asked_for_come_and_a_replay_brings_them_again_
     }
     let first = receiver.wait_for(2).await;
     wait_for_state(&world, &webhook, State::Delivered).await;
-    let replay = pb::ReplayWebhookRequest {
-        programme_id: world.programme.clone(),
-        request_id: id(),
-        webhook_id: webhook.webhook_id.clone(),
-        position: String::new(),
-    };
-    webhooks(&world).replay_webhook(replay).await.expect("it begins");
+    webhooks(&world).replay_webhook(replay(&world, &webhook, "")).await.expect("it begins");
     let all = receiver.wait_for(4).await;
     let ids = |posted: &[Posted]| posted.iter().map(|posted| posted.id().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(&all[2..]), ids(&first));
@@ -423,39 +450,6 @@ async fn two_replicas_deliver_each_event_once_and_in_order_through_a_restart_of_
     for (member, sequences) in of_member {
         assert!(sequences.len() == 5 && sequences.is_sorted(), "{member}: {sequences:?}");
     }
-}
-
-#[tokio::test]
-async fn a_removed_endpoint_is_gone_and_a_programme_has_twenty_at_most() {
-    let world = world().await;
-    let mut created = Vec::new();
-    for i in 0..20 {
-        created.push(create(&world, request(&world, &format!("http://127.0.0.1:1/{i}"))).await.expect("created"));
-    }
-    refused(create(&world, request(&world, "http://127.0.0.1:1/")).await, Code::FailedPrecondition, "WEBHOOK_LIMIT");
-    let delete = pb::DeleteWebhookRequest {
-        programme_id: world.programme.clone(),
-        request_id: id(),
-        webhook_id: created[0].webhook_id.clone(),
-    };
-    webhooks(&world).delete_webhook(delete.clone()).await.expect("removed");
-    let again = pb::DeleteWebhookRequest { request_id: id(), ..delete };
-    refused(webhooks(&world).delete_webhook(again).await, Code::NotFound, "WEBHOOK_NOT_FOUND");
-    let list = pb::ListWebhooksRequest { programme_id: world.programme.clone() };
-    assert_eq!(webhooks(&world).list_webhooks(list).await.expect("a list").into_inner().webhooks, created[1..]);
-    let stale = pb::UpdateWebhookRequest {
-        programme_id: world.programme.clone(),
-        request_id: id(),
-        webhook_id: created[1].webhook_id.clone(),
-        kinds: vec![Kind::Merged as i32],
-        update_mask: Some(prost_types::FieldMask { paths: vec!["kinds".into()] }),
-        etag: "v9".into(),
-        ..Default::default()
-    };
-    refused(webhooks(&world).update_webhook(stale.clone()).await, Code::Aborted, "ETAG_MISMATCH");
-    let update = pb::UpdateWebhookRequest { request_id: id(), etag: created[1].etag.clone(), ..stale };
-    let updated = webhooks(&world).update_webhook(update).await.expect("updated").into_inner().webhook.unwrap_or_default();
-    assert_eq!((updated.kinds, updated.url), (vec![Kind::Merged as i32], created[1].url.clone()));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub type SyncRuns = pb::sync_run_service_client::SyncRunServiceClient<TestChanne
 pub type MemberImports = pb::member_import_service_client::MemberImportServiceClient<TestChannel>;
 pub type FieldOwners = pb::field_owner_service_client::FieldOwnerServiceClient<TestChannel>;
 pub type Tiers = pb::tier_service_client::TierServiceClient<TestChannel>;
+pub type TierPolicies = pb::tier_policy_service_client::TierPolicyServiceClient<TestChannel>;
 pub type Values = pb::value_profile_service_client::ValueProfileServiceClient<TestChannel>;
 pub type Points = pb::points_service_client::PointsServiceClient<TestChannel>;
 pub type Badges = pb::badge_service_client::BadgeServiceClient<TestChannel>;
@@ -96,6 +97,45 @@ impl World {
 
     pub fn tiers(&self) -> Tiers {
         Tiers::new(self.channel.clone())
+    }
+
+    pub fn tier_policies(&self) -> TierPolicies {
+        TierPolicies::new(self.channel.clone())
+    }
+
+    /// The same, as somebody else: who may bring into force what the tester wrote.
+    pub fn approver(&self) -> TierPolicies {
+        TierPolicies::new(self.registry.channel_with(Some(token::all("tests")), Some("approver".into())))
+    }
+
+    pub fn draft_request(&self, policy: pb::TierPolicy, reason: &str) -> pb::CreateTierPolicyDraftRequest {
+        let (programme_id, reason) = (self.programme.clone(), reason.to_owned());
+        pb::CreateTierPolicyDraftRequest { programme_id, request_id: id(), policy: Some(policy), reason }
+    }
+
+    pub async fn draft(&self, policy: pb::TierPolicy) -> Result<pb::TierPolicyDraft, Status> {
+        let request = self.draft_request(policy, "from this season on");
+        Ok(self.tier_policies().create_tier_policy_draft(request).await?.into_inner().draft.unwrap_or_default())
+    }
+
+    /// At once.
+    pub fn activate_request(&self, draft: &pb::TierPolicyDraft) -> pb::ActivateTierPolicyDraftRequest {
+        pb::ActivateTierPolicyDraftRequest {
+            programme_id: self.programme.clone(),
+            request_id: id(),
+            draft_id: draft.draft_id.clone(),
+            etag: draft.etag.clone(),
+            effective_time: None,
+            reason: "looked at".into(),
+        }
+    }
+
+    /// Brings rules into force; gives their version.
+    pub async fn policy(&self, policy: pb::TierPolicy) -> i32 {
+        let draft = self.draft(policy).await.expect("a draft");
+        let made =
+            self.approver().activate_tier_policy_draft(self.activate_request(&draft)).await.expect("a version").into_inner();
+        made.version.unwrap_or_default().policy.unwrap_or_default().version
     }
 
     pub fn values(&self) -> Values {

@@ -9,7 +9,7 @@ use crate::{
     },
     error::Error,
     flow,
-    peer::Registry,
+    peer::{self, Registry},
     store::{self, assignment::Filter, submission::FreeText},
 };
 use chrono::{DateTime, Utc};
@@ -93,10 +93,15 @@ pub(super) async fn shown(work: &mut Work, assignment: &Assignment) -> Result<pb
     Ok(message)
 }
 
-async fn offer(work: &mut Work, request: pb::OfferAssignmentRequest, candidate: Candidate) -> Result<Assignment, Error> {
+async fn offer(work: &mut Work, request: pb::OfferAssignmentRequest, mut candidate: Candidate) -> Result<Assignment, Error> {
     let task_id = TaskId::parse("task_id", &request.task_id)?;
     let programme = work.programme();
     let member = candidate.member;
+    // What ends a member's offers does not see this one yet, so what was told since the registry was asked counts.
+    store::member::lock(work.conn(), member).await?;
+    if let Some(newer) = members::standing_since(work.conn(), programme, member, candidate.version).await? {
+        candidate.participation = peer::participation(&newer);
+    }
     // The task's lock makes offers of one task follow each other: the last place is given once.
     let task = store::task::lock(work.conn(), programme, task_id).await?.ok_or(Error::TaskNotFound(task_id))?;
     let now = work.now().await?;

@@ -124,6 +124,8 @@ pub struct Target {
 pub struct Candidate {
     /// Whom the id leads to, when it is that of a member that was merged.
     pub member: MemberId,
+    /// The member's when it was asked for.
+    pub version: i64,
     pub tier_id: String,
     /// ISO 3166-2; None when unknown.
     pub region_code: Option<String>,
@@ -247,7 +249,7 @@ mod tests {
 
     fn candidate() -> Candidate {
         let (tier_id, region_code) = ("CORE".into(), Some("CN-GD".into()));
-        Candidate { member: Uuid::nil().into(), tier_id, region_code, participation: Participation::Given }
+        Candidate { member: Uuid::nil().into(), version: 1, tier_id, region_code, participation: Participation::Given }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use koc_chassis::{
     clock,
     consumer::EffectError,
-    follow::{Follow, Known},
+    follow::Follow,
     ids::{MemberId, ProgrammeId},
     members::{self, Merge, Purpose},
 };
@@ -21,13 +21,13 @@ pub struct FollowRegistry;
 
 #[async_trait]
 impl Follow for FollowRegistry {
-    async fn known(&self, conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
-        store::member::known(conn, after, limit).await
-    }
-
     /// Open offers end, so that their places go to others. What was taken goes on: it is delivered, judged and paid.
     async fn suspended(&self, conn: &mut PgConnection, programme: ProgrammeId, member: MemberId) -> Result<(), EffectError> {
         let person = members::group(conn, programme, member).await?;
+        // One that is being offered just now is seen after it, or sees what was told before it.
+        for id in &person {
+            store::member::lock(conn, *id).await?;
+        }
         let offers = store::assignment::offers_of(conn, programme, &person).await?;
         end_offers(conn, programme, &offers).await
     }

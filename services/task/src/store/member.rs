@@ -1,24 +1,14 @@
 //! Members, as far as something is kept of them here; what they are is the registry's.
 
-use koc_chassis::{
-    follow::Known,
-    ids::{MemberId, ProgrammeId},
-};
+use koc_chassis::ids::MemberId;
 use sqlx::PgConnection;
 
-/// Members with assignments, by id, after one.
-pub async fn known(conn: &mut PgConnection, after: Known, limit: i64) -> Result<Vec<Known>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT DISTINCT member_id, programme_id
-         FROM assignment
-         WHERE member_id >= $1 AND (member_id, programme_id) > ($1, $2)
-         ORDER BY member_id, programme_id
-         LIMIT $3",
-        after.member.0,
-        after.programme.0,
-        limit,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| Known { member: MemberId(row.member_id), programme: ProgrammeId(row.programme_id) }).collect())
+/// Class of the advisory locks on members. The database is shared with other services, so their classes differ.
+const MEMBER_LOCK: i32 = 0x6b74_6d62;
+
+/// Lets an offer to a member, and the end of its offers, follow each other until the transaction ends: whichever comes second knows of the
+/// first. Before the locks of tasks.
+pub async fn lock(conn: &mut PgConnection, member: MemberId) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1, hashtext($2::uuid::text))", MEMBER_LOCK, member.0).execute(conn).await?;
+    Ok(())
 }

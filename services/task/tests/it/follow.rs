@@ -61,6 +61,42 @@ async fn offers_to_who_is_suspended_end_and_work_that_was_taken_is_delivered_and
 }
 
 #[tokio::test]
+async fn an_offer_that_is_made_while_its_member_is_suspended_is_not_left_standing() {
+    let world = World::new().await;
+    let (task, member) = (world.task_with(|_| {}).await, world.member().await);
+    // The suspension is being applied: its transaction has the member's lock, has ended the offers that it sees, and is not committed.
+    let mut applying = world.task.database.admin.begin().await.expect("begun");
+    let told = "INSERT INTO followed_member (programme_id, member_id, suspended, withdrawn, version) VALUES ($1::uuid, $2::uuid, true, '{}', $3)
+                ON CONFLICT (programme_id, member_id) DO UPDATE SET suspended = true, version = excluded.version";
+    let put = |version: i64| sqlx::query(told).bind(world.programme.clone()).bind(member.clone()).bind(version);
+    sqlx::query("SELECT pg_advisory_xact_lock(x'6b746d62'::integer, hashtext($1))")
+        .bind(&member)
+        .execute(&mut *applying)
+        .await
+        .expect("locked");
+    put(1_000).execute(&mut *applying).await.expect("told");
+    let offer = world.offer(&task, &member);
+    let applied = async {
+        let waits = "SELECT count(*) FROM pg_locks
+                     WHERE locktype = 'advisory' AND NOT granted AND classid = x'6b746d62'::integer::oid
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        wait::until("the offer to wait for it", PATIENCE, async || {
+            let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&world.task.database.admin).await.expect("a number");
+            (waiting > 0).then_some(())
+        })
+        .await;
+        applying.commit().await.expect("applied");
+    };
+    let (offered, ()) = tokio::join!(offer, applied);
+    // The registry, asked before, had nothing against it.
+    refused(offered, Code::FailedPrecondition, "MEMBER_SUSPENDED");
+    assert_eq!(world.places(&task).await, (0, 0));
+    // What was told of an older version than the registry's answer does not count.
+    put(1).execute(&world.task.database.admin).await.expect("told long ago");
+    world.offer(&task, &member).await.expect("offered");
+}
+
+#[tokio::test]
 async fn money_that_is_asked_for_after_a_suspension_is_not_held() {
     let mut world = World::new().await;
     let (members, member) = (world.members(), world.member().await);
@@ -168,11 +204,18 @@ async fn what_the_registry_dropped_from_its_feed_is_made_up_for_from_its_members
     let task = world.task_with(|_| {}).await;
     let (suspended, withdrew, winner, loser) =
         (world.member().await, world.member().await, world.member().await, world.member().await);
+    let (first, back, idle) = (world.member().await, world.member().await, world.member().await);
     let mut offers = Vec::new();
     for member in [&suspended, &withdrew, &winner, &loser] {
         offers.push(world.offer(&task, member).await.expect("offered").assignment_id);
     }
+    members.suspend(&back).await;
+    world.heard(SUSPENDED, &back, 1).await;
     let away = world.task.stop().await;
+    // One that leads to another that leads on, one that comes again, and one of whom nothing is kept.
+    members.merge(&loser, &first).await;
+    members.reinstate(&back).await;
+    members.suspend(&idle).await;
     members.suspend(&suspended).await;
     members.consent(&withdrew, Purpose::Participation, false).await;
     members.merge(&winner, &loser).await;
@@ -193,10 +236,22 @@ async fn what_the_registry_dropped_from_its_feed_is_made_up_for_from_its_members
     }
     assert_eq!(world.get(&offers[2]).await.expect("there").state(), State::Offered);
     assert_eq!(world.get(&offers[3]).await.expect("there").member_id, winner);
+    world.heard(SUSPENDED, &back, 0).await;
+    world.heard(SUSPENDED, &idle, 1).await;
+    let leads = "SELECT count(*) FROM member_alias AS a JOIN followed_merge AS m ON m.loser_id = a.member_id
+                 WHERE a.member_id = $1::uuid AND m.winner_id <> a.leads_to";
+    world.heard(leads, &first, 1).await;
     // It goes on from the head.
     members.reinstate(&suspended).await;
     world.heard(SUSPENDED, &suspended, 0).await;
     members.unmerge(&loser).await;
     world.heard(MERGED, &loser, 0).await;
     assert_eq!(world.get(&offers[3]).await.expect("there").member_id, loser);
+    // The one that led to it leads to it still, and not to whom both led.
+    let end: String = sqlx::query_scalar("SELECT leads_to::text FROM member_alias WHERE member_id = $1::uuid")
+        .bind(&first)
+        .fetch_one(&world.task.database.admin)
+        .await
+        .expect("it leads somewhere");
+    assert_eq!(end, loser);
 }

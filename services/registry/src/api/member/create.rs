@@ -7,6 +7,7 @@ use crate::{
         history::{Before, Change, ChangeKind},
         member::{ExternalIdentity, State, TrustLevel, check_identities},
         profile::{Field, Profile},
+        search::names,
         suppression::{Identifier, Keys},
         sync::{Provenance, Record},
     },
@@ -25,6 +26,12 @@ pub(super) async fn create(
     let identities: Vec<ExternalIdentity> = request.external_identities.into_iter().map(convert::identity).collect();
     let mut violations = Violations::default();
     violations.take_all(check_identities(&identities));
+    for (i, identity) in identities.iter().enumerate() {
+        violations.take(convert::no_mask(format!("external_identities[{i}].external_id"), &identity.external_id));
+    }
+    if let Some(profile) = &request.profile {
+        violations.take_all(convert::unmasked(profile, |_| true));
+    }
     let profile = violations.take_all(convert::profile(request.profile.unwrap_or_default()));
     violations.finish()?;
     let profile = profile.unwrap_or_default();
@@ -42,6 +49,7 @@ pub(super) async fn create(
     let provenance = Provenance::of_new(&profile, now);
     let fields = profile.known();
     let consents = consent::changes(&[], &profile.consents);
+    let found_by = names(&profile);
     let record = Record { profile, provenance };
     let member = Locked {
         id,
@@ -53,7 +61,7 @@ pub(super) async fn create(
         merged_into: None,
     };
     store::member::insert_all(work.conn(), programme, &tier_id, &[member], now).await?;
-    store::search::put(work.conn(), programme, &[id.0]).await?;
+    store::search::put(work.conn(), programme, &[(id.0, found_by)]).await?;
     let actor = work.actor().to_owned();
     let before = fields.iter().map(|field| Before::unkept(field.own_path())).collect();
     let change = Change::by_api(id, 1, ChangeKind::Created, before);

@@ -21,6 +21,7 @@ fn run(mode: Mode, state: RunState) -> Run {
         unseen: Unseen::default(),
         walked_to: None,
         actor: "importer".into(),
+        closed_by: None,
         create_time: now,
         update_time: now,
         end_time: None,
@@ -74,7 +75,9 @@ fn a_full_run_sweeps_within_its_share_and_waits_beyond_it() {
 fn another_person_confirms_a_held_run() {
     let held = run(Mode::Full, RunState::Held);
     assert_eq!(held.confirm("importer"), Err(Refusal::ApproverIsRequester));
-    assert_eq!(held.confirm("operator"), Ok(()));
+    let closed = Run { closed_by: Some("closer".into()), ..held.clone() };
+    assert_eq!(closed.confirm("closer"), Err(Refusal::ApproverIsRequester));
+    assert_eq!(closed.confirm("operator"), Ok(()));
     let ended = run(Mode::Full, RunState::Ended);
     assert_eq!(ended.confirm("operator"), Err(Refusal::NotHeld { run: ended.id, state: RunState::Ended }));
 }

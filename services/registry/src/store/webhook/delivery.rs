@@ -78,15 +78,24 @@ pub async fn insert_all(conn: &mut PgConnection, id: WebhookId, events: &[Told])
     Ok(())
 }
 
-/// How many events wait, counted up to `limit`.
-pub async fn backlog(conn: &mut PgConnection, id: WebhookId, limit: i64) -> Result<i64, sqlx::Error> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!"
-           FROM (SELECT FROM webhook_delivery WHERE webhook_id = $1 AND state = 'PENDING' LIMIT $2) AS waiting"#,
+/// Whether more events may be taken up: fewer than `fresh` have not been sent at all and wait for no other of their member, and fewer than
+/// `all` wait in all. What is refused again and again so holds up nothing else until there is very much of it.
+pub async fn has_room(conn: &mut PgConnection, id: WebhookId, fresh: i64, all: i64) -> Result<bool, sqlx::Error> {
+    let room = sqlx::query_scalar!(
+        r#"SELECT (SELECT count(*) FROM (SELECT FROM webhook_delivery WHERE webhook_id = $1 AND state = 'PENDING' LIMIT $3) AS waiting) < $3
+              AND (SELECT count(*)
+                   FROM (SELECT
+                         FROM webhook_delivery AS d
+                         WHERE d.webhook_id = $1 AND d.state = 'PENDING' AND d.attempt_count = 0
+                           AND NOT EXISTS (SELECT FROM webhook_delivery AS e
+                                           WHERE e.webhook_id = $1 AND e.state = 'PENDING' AND e.member_id = d.member_id
+                                             AND e.position < d.position)
+                         LIMIT $2) AS new) < $2 AS "room!""#,
         id.0,
-        limit,
+        fresh,
+        all,
     );
-    count.fetch_one(conn).await
+    room.fetch_one(conn).await
 }
 
 /// Events to be sent now: of each member the first that waits, if it is its time.
