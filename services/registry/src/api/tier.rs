@@ -30,7 +30,7 @@ use koc_chassis::{
     page,
 };
 use koc_proto::koc::registry::v1 as pb;
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -75,12 +75,14 @@ impl TierApi {
         let mut policies = HashMap::new();
         let mut told = Vec::with_capacity(moves.len());
         for m in moves {
-            if !policies.contains_key(&m.policy_version) {
-                let above = m.policy_version.checked_add(1);
-                let found = store::tier::policy::list(&mut tx, call.programme, above, 1).await?.pop();
-                policies.insert(m.policy_version, found.map(|version| version.policy.rules).unwrap_or_default());
-            }
-            let rules = &policies[&m.policy_version];
+            let rules = match policies.entry(m.policy_version) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let above = m.policy_version.checked_add(1);
+                    let found = store::tier::policy::list(&mut tx, call.programme, above, 1).await?.pop();
+                    place.insert(found.map(|version| version.policy.rules).unwrap_or_default())
+                }
+            };
             told.push(wire::tier_move(m, rules, true));
         }
         Ok(pb::ListTierMovesResponse { moves: told })

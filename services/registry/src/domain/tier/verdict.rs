@@ -24,7 +24,7 @@ impl Rooms {
     }
 
     /// Tiers with a capacity, each with how many of its members matter: who is beyond the capacity and what may leave before it is looked at again.
-    pub fn limits<'r>(rules: &'r Rules, leaving: i64) -> Vec<(&'r str, i64)> {
+    pub fn limits(rules: &Rules, leaving: i64) -> Vec<(&str, i64)> {
         rules.capacities.iter().map(|c| (c.tier_id.as_str(), c.max_members.saturating_add(leaving))).collect()
     }
 
@@ -91,8 +91,8 @@ pub fn judge(candidate: &Candidate, tiers: &[Tier], rules: &Rules, rooms: &Rooms
     let conditions = conditions(candidate, &periods, next, rules, rooms, now);
     let texts = |of: &dyn Fn(&&Condition) -> bool| conditions.iter().filter(of).map(|c| c.text.clone()).collect::<Vec<_>>();
     // A probability that is not reached says all about the periods.
-    let low = conditions.iter().any(|c| c.name == PROBABILITY && !c.met);
-    let held = texts(&|c| !c.met && !(low && c.name == PERIODS));
+    let high = conditions.iter().all(|c| c.name != PROBABILITY || c.met);
+    let held = texts(&|c| !c.met && (high || c.name != PERIODS));
     if !held.is_empty() {
         return stays(held.join("; "));
     }
