@@ -229,6 +229,8 @@ impl Stage {
         let proposal = registry::TierProposal {
             promote_probability: 0.1,
             output_count: 1,
+            level: None,
+            evidence_weight: None,
             as_of: in_days(-1),
             decision_id: id(),
             reason: words("does well"),
