@@ -2,6 +2,10 @@
 -- erased member as a suspended one of whom nothing is known, and knows no suppression: erase nobody while one is still at work.
 
 ALTER TABLE member ADD COLUMN erase_time timestamptz;      -- when its data was destroyed; it is SUSPENDED from then on
+-- Whoever else writes of one fails. Nobody is erased yet: there is nothing to look through.
+ALTER TABLE member ADD CONSTRAINT member_erased CHECK (erase_time IS NULL OR (
+    state = 'SUSPENDED' AND display_name = '' AND email = '' AND phone = '' AND region_code = '' AND city = '' AND channels = '[]'
+    AND vehicles = '[]' AND motivations = '[]' AND tags = '[]' AND provenance = '{}')) NOT VALID;
 
 -- Persons whose data was destroyed.
 CREATE TABLE erasure (
@@ -42,7 +46,7 @@ CREATE TABLE suppression (
     digest bytea NOT NULL CONSTRAINT suppression_digest CHECK (length(digest) = 32), -- HMAC-SHA-256 of the identity, address or number
     erasure_id uuid NOT NULL,
     create_time timestamptz NOT NULL,
-    CONSTRAINT suppression_pkey PRIMARY KEY (programme_id, key_id, digest),
+    CONSTRAINT suppression_pkey PRIMARY KEY (programme_id, key_id, digest, erasure_id), -- two persons may share a number
     CONSTRAINT suppression_erasure FOREIGN KEY (programme_id, erasure_id) REFERENCES erasure
 );
 CREATE INDEX suppression_of_erasure ON suppression (programme_id, erasure_id);

@@ -22,6 +22,8 @@ CREATE TABLE tier_policy_draft (
 );
 CREATE INDEX tier_policy_draft_open ON tier_policy_draft (programme_id) WHERE NOT discarded AND activated_version IS NULL;
 
+-- Members are never deleted, and whoever writes of one has locked it: there are no foreign keys to it here, for which its writers would wait.
+
 -- What measurement found in each period: a reading replaces what was said of the same period.
 CREATE TABLE tier_reading (
     programme_id uuid NOT NULL,
@@ -34,7 +36,6 @@ CREATE TABLE tier_reading (
     output_count integer NOT NULL,
     decision_id uuid NOT NULL,         -- measurement's decision
     CONSTRAINT tier_reading_pkey PRIMARY KEY (programme_id, member_id, as_of),
-    CONSTRAINT tier_reading_member FOREIGN KEY (programme_id, member_id) REFERENCES member,
     CONSTRAINT tier_reading_level CHECK ((level_mean IS NULL) = (level_sd IS NULL))
 );
 
@@ -51,7 +52,6 @@ CREATE TABLE tier_standing (
     risk text,                         -- what threatens its tier if nothing changes: REVIEW, LOW, FALL or DORMANT
     risk_time timestamptz,             -- when at the earliest
     CONSTRAINT tier_standing_pkey PRIMARY KEY (programme_id, member_id),
-    CONSTRAINT tier_standing_member FOREIGN KEY (programme_id, member_id) REFERENCES member,
     CONSTRAINT tier_standing_review CHECK ((review_since IS NULL) = (review_as_of IS NULL)),
     CONSTRAINT tier_standing_risk CHECK ((risk IS NULL) = (risk_time IS NULL))
 );

@@ -17,7 +17,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// The rejected rows that tell of a person: those of its identities, and those in which an address or a number stands that it has or had.
+/// The rejected rows that tell of a person: those of its identities, and those with an address or a number that it has or had.
 /// Its members are locked.
 pub async fn rejected(
     conn: &mut PgConnection,
@@ -36,7 +36,21 @@ pub async fn rejected(
     let now = person.iter().map(|one| (one.record.profile.email.clone(), one.record.profile.phone.clone()));
     let contacts: BTreeSet<String> = now.chain(before).flat_map(|(email, phone)| [email, phone]).collect();
     let contacts: Vec<&str> = contacts.iter().map(String::as_str).filter(|contact| !contact.is_empty()).collect();
-    store::rejected_row::of_person(conn, programme, &identities, &contacts).await
+    let mut found = store::rejected_row::of_person(conn, programme, &identities, &contacts).await?;
+    let beginnings: Vec<Vec<u8>> = identities.into_iter().map(|(_, beginning)| beginning).collect();
+    found.retain(|found| is_of(&found.row.content, &beginnings, &contacts));
+    Ok(found)
+}
+
+/// Whether a rejected row is of one of these identities, or has an address or a number of these as its own. That one stands somewhere in it
+/// says little: another's address may end in it.
+fn is_of(content: &[u8], beginnings: &[Vec<u8>], contacts: &[&str]) -> bool {
+    if beginnings.iter().any(|beginning| content.starts_with(beginning)) {
+        return true;
+    }
+    let profile = pb::MemberRow::decode(content).ok().and_then(|row| row.profile).unwrap_or_default();
+    let own = [profile.email, profile.phone].map(|own| own.trim().to_lowercase());
+    contacts.iter().any(|contact| own.contains(&contact.to_lowercase()))
 }
 
 /// An object with a list for each kind of thing. The person's members are locked.
@@ -71,4 +85,29 @@ fn readable(found: &OfRun<RejectedRow>) -> Value {
         "violations": row.violations.iter().map(violation).collect::<Vec<_>>(),
         "create_time": row.create_time,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_of_whoever_has_its_identity_its_address_or_its_number_and_of_nobody_else() {
+        let row = |external_id: &str, email: &str, phone: &str| {
+            let profile = pb::MemberProfile { email: email.into(), phone: phone.into(), ..Default::default() };
+            pb::MemberRow { external_id: external_id.into(), profile: Some(profile), ..Default::default() }.encode_to_vec()
+        };
+        let beginning = pb::MemberRow { external_id: "17".into(), ..Default::default() }.encode_to_vec();
+        let is_of =
+            |content: Vec<u8>| is_of(&content, std::slice::from_ref(&beginning), &["li@mail.example.com", "+8613900000000"]);
+        assert!(is_of(row("17", "nobody", "")));
+        assert!(is_of(row("18", " Li@Mail.example.com", "12")) && is_of(row("", "", "+8613900000000")));
+        for another in [
+            row("177", "nobody", ""),
+            row("18", "ali@mail.example.com", "12"),
+            row("18", "li@mail.example.community", "+86139000000001"),
+        ] {
+            assert!(!is_of(another));
+        }
+    }
 }

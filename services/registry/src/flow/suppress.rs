@@ -23,13 +23,14 @@ pub async fn find(
     programme: ProgrammeId,
     keys: &Keys,
     identifiers: &[Identifier],
-) -> Result<Vec<Option<ErasureId>>, Error> {
+) -> Result<Vec<BTreeSet<ErasureId>>, Error> {
     let digests: Vec<Vec<Digest>> = identifiers.iter().map(|identifier| keys.digests(programme, identifier)).collect();
     let found = store::suppression::find(conn, programme, &keys.ids(), &digests.concat()).await?;
     if let Some(key_id) = found.missing_key {
         return Err(Error::SuppressionKeyMissing { key_id: Some(key_id) });
     }
-    Ok(digests.iter().map(|of_one| of_one.iter().find_map(|digest| found.suppressed.get(digest).copied())).collect())
+    let by = |of_one: &Vec<Digest>| of_one.iter().filter_map(|digest| found.suppressed.get(digest)).flatten().copied().collect();
+    Ok(digests.iter().map(by).collect())
 }
 
 /// Those of a batch's `new` external ids whose rows tell of an erased person, by the id itself, an address or a number. What a
@@ -54,7 +55,8 @@ pub async fn newcomers(
         return Ok(BTreeSet::new());
     }
     let found = find(conn, programme, keys, &identifiers).await?;
-    let suppressed: BTreeSet<&str> = owners.into_iter().zip(found).filter_map(|(owner, by)| by.map(|_| owner)).collect();
+    let suppressed: BTreeSet<&str> =
+        owners.into_iter().zip(found).filter_map(|(owner, by)| (!by.is_empty()).then_some(owner)).collect();
     if !suppressed.is_empty() {
         let ids: Vec<&str> = suppressed.iter().copied().collect();
         store::identity::give_up(conn, programme, source_system, &ids).await?;
@@ -104,7 +106,7 @@ pub async fn of_erased(
     }
     let mut erased = vec![false; rows.len()];
     for (at, by) in owners.into_iter().zip(find(conn, programme, keys, &identifiers).await?) {
-        erased[at] |= by.is_some();
+        erased[at] |= !by.is_empty();
     }
     Ok(erased)
 }

@@ -34,8 +34,8 @@ pub async fn hold_alone(conn: &mut PgConnection, programme: ProgrammeId) -> Resu
 
 /// What was found.
 pub struct Found {
-    /// Those that are suppressed, with the erasure that each is from.
-    pub suppressed: HashMap<Digest, ErasureId>,
+    /// Those that are suppressed, with the erasures that each is from.
+    pub suppressed: HashMap<Digest, Vec<ErasureId>>,
     /// A key that was used and is not among those given: what was kept with it cannot be found.
     pub missing_key: Option<String>,
 }
@@ -68,7 +68,7 @@ pub async fn find(
     for row in rows {
         match (row.digest, row.erasure_id) {
             (Some(bytes), Some(erasure)) => {
-                found.suppressed.insert(Digest { key_id: row.key_id, bytes }, ErasureId(erasure));
+                found.suppressed.entry(Digest { key_id: row.key_id, bytes }).or_default().push(ErasureId(erasure));
             }
             _ => found.missing_key = Some(row.key_id),
         }

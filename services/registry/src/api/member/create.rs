@@ -94,7 +94,7 @@ async fn check_suppression(
     let (fields, identifiers): (Vec<String>, Vec<Identifier>) = asked.into_iter().unzip();
     let programme = work.programme();
     let found = suppress::find(work.conn(), programme, keys, &identifiers).await?;
-    match fields.into_iter().zip(found).find_map(|(field, by)| by.map(|_| field)) {
+    match fields.into_iter().zip(found).find_map(|(field, by)| (!by.is_empty()).then_some(field)) {
         Some(field) => Err(Error::MemberSuppressed { field }),
         None => Ok(()),
     }

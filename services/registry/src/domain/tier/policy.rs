@@ -5,7 +5,7 @@
 //! hurts loyalty more than to win it helps (Wagner, Hennig-Thurau, Rudolph 2009), so it takes a warned review and two more periods.
 
 use super::Tier;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use koc_chassis::fault::{Violation, Violations};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -81,6 +81,11 @@ impl Rules {
             dormant_periods: 0,
             ..Self::default()
         }
+    }
+
+    /// Readings less than this apart are of one period.
+    pub fn half_period(&self) -> TimeDelta {
+        TimeDelta::days(1) * self.period_days / 2
     }
 
     /// That the bands do not overlap, so that no level can rise and fall at once, and that capacities name tiers.

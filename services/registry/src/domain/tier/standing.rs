@@ -133,11 +133,10 @@ pub struct Candidate {
 impl Candidate {
     /// The readings that count, newest first: of each period the newest, until a period is missing.
     pub fn periods(&self, rules: &Rules) -> Vec<&Reading> {
-        let day = TimeDelta::days(1);
-        let (least, most) = (day * rules.period_days / 2, day * rules.period_days * 3 / 2);
+        let (least, most) = (rules.half_period(), TimeDelta::days(1) * rules.period_days * 3 / 2);
         let mut found: Vec<&Reading> = Vec::new();
         for reading in &self.readings {
-            if self.standing.counted_to.is_some_and(|to| reading.as_of <= to) {
+            if self.standing.counted_to.is_some_and(|to| reading.as_of < to + least) {
                 break;
             }
             match found.last() {

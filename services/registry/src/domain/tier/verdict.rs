@@ -116,8 +116,9 @@ fn review(candidate: &Candidate, periods: &[&Reading], lower: &Tier, rules: &Rul
     };
     match (standing.review, low) {
         (Some(Review { as_of, dormant: false, .. }), Some(reading)) => {
-            let since = periods.iter().take_while(|reading| reading.as_of > as_of && reading.is_low(rules)).count();
             // Periods before the review's own do not count, and neither does its own.
+            let after = as_of + rules.half_period();
+            let since = periods.iter().take_while(|reading| reading.as_of >= after && reading.is_low(rules)).count();
             let (since, needed) = (i32::try_from(since).unwrap_or(i32::MAX), rules.demote_periods);
             if since < needed || since == 0 {
                 return None;
@@ -255,7 +256,8 @@ fn unheld_risk(candidate: &Candidate, tiers: &[Tier], rules: &Rules) -> Option<(
     let stay_end = if least.is_zero() { DateTime::UNIX_EPOCH } else { candidate.tier_since + least };
     let of_level = candidate.standing.review.filter(|review| !review.dormant);
     let Some(review) = of_level else { return Some((Risk::Review, newest.as_of.max(stay_end))) };
-    let since = periods.iter().take_while(|reading| reading.as_of > review.as_of && reading.is_low(rules)).count();
+    let after = review.as_of + rules.half_period();
+    let since = periods.iter().take_while(|reading| reading.as_of >= after && reading.is_low(rules)).count();
     let since = i32::try_from(since).unwrap_or(i32::MAX);
     // What is enough already falls when it is judged next.
     let missing = (rules.demote_periods - since).max(0);
