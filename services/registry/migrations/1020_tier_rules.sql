@@ -103,3 +103,4 @@ CREATE TABLE tier_dry_run_member (
     CONSTRAINT tier_dry_run_member_pkey PRIMARY KEY (programme_id, dry_run_id, member_id),
     CONSTRAINT tier_dry_run_member_run FOREIGN KEY (programme_id, dry_run_id) REFERENCES tier_dry_run ON DELETE CASCADE
 );
+CREATE INDEX tier_dry_run_member_by_member ON tier_dry_run_member (programme_id, member_id);

@@ -133,7 +133,7 @@ async fn whom_a_run_has_seen_is_looked_up_one_by_one_though_nothing_is_known_of_
         let text = fs::read_to_string(file.expect("a file").path()).expect("text");
         let cached: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let sql = cached["query"].as_str().expect("a statement").to_owned();
-        if !(sql.contains("sync_seen") && sql.contains("external_identity")) {
+        if !(sql.contains("sync_seen") && sql.contains("p.external_id")) {
             continue;
         }
         looked_at += 1;

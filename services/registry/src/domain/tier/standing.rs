@@ -136,7 +136,7 @@ impl Candidate {
         let (least, most) = (rules.half_period(), TimeDelta::days(1) * rules.period_days * 3 / 2);
         let mut found: Vec<&Reading> = Vec::new();
         for reading in &self.readings {
-            if self.standing.counted_to.is_some_and(|to| reading.as_of < to + least) {
+            if self.standing.counted_to.is_some_and(|to| reading.as_of <= to) {
                 break;
             }
             match found.last() {
