@@ -38,8 +38,8 @@ pub type Erased = BTreeMap<String, i64>;
 /// What a service holds of persons.
 #[async_trait]
 pub trait Persons: Send + Sync {
-    /// Destroys what tells of a person, who is known under each of these ids, and ends in order what the person had open. Ids, money and
-    /// figures stay. It may come again, and finds nothing then.
+    /// Destroys what tells of a person, who is known under each of these ids. What the person had open is ended where the service can do so
+    /// on its way. Ids, money and figures stay. It may come again, and finds nothing then.
     async fn erase(&self, conn: &mut PgConnection, programme: ProgrammeId, members: &[MemberId]) -> Result<Erased, EffectError>;
 
     /// All that is held of a person: an object with a list for each kind of thing.
