@@ -261,7 +261,6 @@ async fn evaluate(work: &mut Work, request: pb::EvaluateTiersRequest) -> Result<
     }
     let programme = work.programme();
     let evaluated = evaluate_tiers::evaluate(work, after.map_or(Uuid::nil(), |member| member.0)).await?;
-    let policy = store::tier::policy::active(work.conn(), programme).await?.ok_or(Error::ProgrammeNotFound { programme })?;
     let mut response = pb::EvaluateTiersResponse {
         next_after_member_id: evaluated.last.map(|last| last.to_string()).unwrap_or_default(),
         ..Default::default()
@@ -274,7 +273,7 @@ async fn evaluate(work: &mut Work, request: pb::EvaluateTiersRequest) -> Result<
             Outcome::Cleared => &mut response.cleared,
             Outcome::Stayed | Outcome::Assigned | Outcome::HoldEnded => &mut response.stayed,
         };
-        group.push(wire::tier_move(m, &policy.rules, !request.validate_only));
+        group.push(wire::tier_move(m, &evaluated.policy.rules, !request.validate_only));
     }
     let [rose, fell, reviewed, cleared, stayed] =
         [&response.promoted, &response.demoted, &response.reviewed, &response.cleared, &response.stayed].map(Vec::len);

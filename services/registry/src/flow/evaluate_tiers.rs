@@ -34,6 +34,8 @@ pub struct Evaluated {
     pub moves: Vec<Move>,
     /// The last one judged, when there may be more.
     pub last: Option<Uuid>,
+    /// By which they were judged.
+    pub policy: Policy,
 }
 
 /// Judges the members after one of them that are due.
@@ -60,7 +62,7 @@ pub async fn evaluate(work: &mut Work, after: Uuid) -> Result<Evaluated, Error> 
     store::tier::standing::put(work.conn(), programme, &kept).await?;
     let changed: Vec<Move> = moves.iter().filter(|m| m.outcome != Outcome::Stayed).cloned().collect();
     apply(work.conn(), programme, &changed, &actor, now).await?;
-    Ok(Evaluated { moves, last })
+    Ok(Evaluated { moves, last, policy })
 }
 
 /// How many more members tiers take. The programme is locked.
